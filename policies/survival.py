@@ -1,0 +1,214 @@
+"""Contextual survival: the arm with the most expected tokens beyond what its seconds are worth.
+
+Expected accept lengths come from a table that all requests share, keyed by a small context per
+drafter; prices from the present load. At high load it falls to plain decoding by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from policies.arms import Arms, Bools, Floats, Ints
+from policies.correction import Correction
+from policies.features import Features
+from policies.ledger import Ledger
+from policies.prices import Prices
+from policies.rate import Rate
+from policies.selector import Context, Decision, Load, Outcome
+from policies.survival_table import Shrinkage, SurvivalTable
+
+_INCARNATION = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
+    which was not chosen may cost: what costs next to nothing is always scored, the rest a sample.
+
+    `correction_weight` is what "as the table says" counts for, in expected tokens, against a
+    request's own record; None leaves requests as the table says. `correction_kept` of that record
+    is left after each outcome. `novelty` is the number of outcomes in a cell after which its
+    drafter is scored half as often, but never less than `least_evaluation` times as often.
+    """
+
+    features: Features = field(default_factory=Features)
+    shrinkage: Shrinkage = field(default_factory=Shrinkage)
+    evaluation_share: float = 0.02
+    novelty: float = 100.0
+    least_evaluation: float = 0.1
+    correction_weight: float | None = 8.0
+    correction_kept: float = 0.97
+    ledger_size: int = 8192
+    incarnation: int = 0
+
+
+class SurvivalSelector:
+    """argmax over arms (d, k) of 1 + sum over i <= k of S_d(i, context) - rate x seconds(d, k)."""
+
+    def __init__(
+        self,
+        arms: Arms,
+        prices: Prices,
+        generator: np.random.Generator,
+        settings: Survival | None = None,
+    ) -> None:
+        self._settings = settings or Survival()
+        self._prices = prices
+        self._generator = generator
+        self._rate = Rate()
+        self._version = self._settings.incarnation * _INCARNATION
+        self._set_arms(arms)
+
+    @property
+    def arms(self) -> Arms:
+        return self._arms
+
+    def use_arms(self, arms: Arms) -> None:
+        """Adds and removes arms. Drafters that stay keep their counts.
+
+        Open decisions are let go; the prices must know the arms before.
+        """
+        old_arms, old = self._arms, self.table
+        self._set_arms(arms)
+        depth = min(arms.max_length, old_arms.max_length)
+        for drafter, name in enumerate(arms.names):
+            if name in old_arms.index:
+                place = old_arms.index[name]
+                self.table.num_at_risk[drafter, :, :depth] = old.num_at_risk[place, :, :depth]
+                self.table.num_passed[drafter, :, :depth] = old.num_passed[place, :, :depth]
+
+    def _set_arms(self, arms: Arms) -> None:
+        self._arms = arms
+        num_drafters, settings = len(arms.names), self._settings
+        self.table = SurvivalTable(
+            num_drafters, settings.features.num_cells, arms.max_length, settings.shrinkage
+        )
+        self._correction = Correction(
+            num_drafters, settings.correction_weight or 1.0, settings.correction_kept
+        )
+        self._ledger = Ledger(
+            settings.ledger_size,
+            {
+                "row": (1, np.int64),
+                "cells": (num_drafters, np.int64),
+                "unheard": (num_drafters, np.bool_),
+                "chosen": (1, np.int64),
+                "length": (1, np.int64),
+                "seconds": (1, np.float64),
+                "num_sequences": (1, np.int64),
+            },
+        )
+        self._version += 1
+
+    def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+        if not contexts:
+            return []
+        load = contexts[0].load
+        offers = self._arms.offers(contexts)
+        cells = self._settings.features.cells(self._arms, contexts)
+        lengths, allowed = self._arms.cut(offers)
+        prices = self._prices.seconds(load)
+        seconds = prices[self._arms.drafters, lengths]
+        rate = self._rate.per_second(load.num_sequences, float(prices[0, 0]))
+        rows = self._correction.rows(contexts)
+        values = self._expected(rows, cells, lengths) - rate * seconds
+        chosen = np.where(allowed, values, -np.inf).argmax(axis=1)
+        at = np.arange(len(contexts))
+        drafters, length = self._arms.drafters[chosen], lengths[at, chosen]
+        ids, slots = self._ledger.open(len(contexts), self._version)
+        self._ledger["cells"][slots] = cells
+        self._ledger["unheard"][slots] = True
+        self._ledger["chosen"][slots, 0] = drafters
+        self._ledger["length"][slots, 0] = length
+        self._ledger["seconds"][slots, 0] = seconds[at, chosen]
+        self._ledger["num_sequences"][slots, 0] = load.num_sequences
+        self._ledger["row"][slots, 0] = rows
+        sampled = self._sampled(offers, cells, load, float(prices[0, 0]))
+        sampled[at, drafters] = False
+        return self._decisions(drafters, length, ids, sampled)
+
+    def _expected(self, rows: Ints, cells: Ints, lengths: Ints) -> Floats:
+        """Accepted tokens of every arm, by sequence."""
+        drafters = self._arms.drafters
+        expected: Floats = self.table.expected[drafters, cells[:, drafters], lengths]
+        if self._settings.correction_weight is not None:
+            expected = expected * self._correction.factors(rows)[:, drafters]
+        return expected
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        if not outcomes:
+            return
+        slots = self._ledger.find(outcomes)
+        drafters = np.array([self._arms.index.get(o.drafter, -1) for o in outcomes], np.int64)
+        rows = np.array([(o.num_offered, o.accept_length, o.is_cut) for o in outcomes], np.int64)
+        usable = (slots >= 0) & (drafters >= 0)
+        slots, drafters, rows = slots[usable], drafters[usable], rows[usable]
+        first = np.unique(slots * len(self._arms.names) + drafters, return_index=True)[1]
+        first = first[self._ledger["unheard"][slots[first], drafters[first]]]
+        slots, drafters, rows = slots[first], drafters[first], rows[first]
+        self._ledger["unheard"][slots, drafters] = False
+        is_cut = rows[:, 2]
+        offered, accepted = np.minimum(rows[:, :2].T, self._arms.max_length)
+        self._observe_rate(slots, drafters, accepted)
+        at_risk = np.where(is_cut, accepted, np.minimum(accepted + 1, offered))
+        self._observe_requests(slots, drafters, offered, accepted)
+        cells = self._ledger["cells"][slots, drafters]
+        self.table.add(drafters, cells, at_risk, accepted)
+        self._version += 1
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        for sequence_id in sequence_ids:
+            row = self._correction.free(sequence_id)
+            if row is not None:
+                rows = self._ledger["row"]
+                rows[rows == row] = -1
+
+    def _observe_rate(self, slots: Ints, drafters: Ints, accepted: Ints) -> None:
+        mine = self._ledger["chosen"][slots, 0] == drafters
+        slots, accepted = slots[mine], accepted[mine]
+        sizes = self._ledger["num_sequences"][slots, 0]
+        for size in np.unique(sizes).tolist():
+            these = sizes == size
+            emitted = np.minimum(accepted[these], self._ledger["length"][slots[these], 0]) + 1
+            seconds = self._ledger["seconds"][slots[these], 0].sum()
+            self._rate.observe(size, int(these.sum()), float(emitted.sum()), float(seconds))
+
+    def _observe_requests(self, slots: Ints, drafters: Ints, offered: Ints, accepted: Ints) -> None:
+        if self._settings.correction_weight is None:
+            return
+        told = self._ledger["row"][slots, 0] >= 0
+        slots, drafters = slots[told], drafters[told]
+        cells = self._ledger["cells"][slots, drafters]
+        expected = self.table.expected[drafters, cells, offered[told]]
+        rows = self._ledger["row"][slots, 0]
+        self._correction.observe(rows, drafters, accepted[told], expected)
+
+    def _sampled(self, offers: Ints, cells: Ints, load: Load, plain_s: float) -> Bools:
+        """Which drafters to score, by sequence, as if none of them was chosen."""
+        settings = self._settings
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = settings.evaluation_share * (plain_s / self._prices.evaluation_seconds(load))
+        num_heard = self.table.num_at_risk[np.arange(cells.shape[1]), cells, 0]
+        novelty = settings.novelty / (settings.novelty + num_heard)
+        share = share * np.maximum(novelty, settings.least_evaluation)
+        sampled = (offers > 0) & (self._generator.random(offers.shape) < share)
+        sampled[:, 0] = False
+        return np.asarray(sampled, np.bool_)
+
+    def _decisions(
+        self, drafters: Ints, lengths: Ints, ids: Ints, sampled: Bools
+    ) -> list[Decision]:
+        names = self._arms.names
+        evaluated: list[tuple[str, ...]] = [()] * len(ids)
+        for row in np.flatnonzero(sampled.any(axis=1)).tolist():
+            columns = np.flatnonzero(sampled[row]).tolist()
+            evaluated[row] = tuple(name for name in map(names.__getitem__, columns) if name)
+        return [
+            Decision(names[drafter], length, 1.0, self._version, id_, others)
+            for drafter, length, id_, others in zip(
+                drafters.tolist(), lengths.tolist(), ids.tolist(), evaluated, strict=True
+            )
+        ]

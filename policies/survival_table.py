@@ -1,0 +1,85 @@
+"""How long drafts survive: integer counts by drafter, context cell and depth, and what they say.
+
+The estimate is the product-limit one (Kaplan and Meier, 1958), so that a draft that was accepted
+whole, which says "at least", counts in full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.arms import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Shrinkage:
+    """How many observations the coarser estimate is worth at each level, and the last of them."""
+
+    cell_weight: float = 32.0
+    drafter_weight: float = 8.0
+    prior: float = 0.6
+
+
+class SurvivalTable:
+    """`num_at_risk[d, c, i]` drafts reached depth i + 1, `num_passed[d, c, i]` were accepted there.
+
+    Pass rates are shrunk from context cell to drafter, and there from one depth to the depth
+    before, the first to the prior.
+    """
+
+    def __init__(self, num_drafters: int, num_cells: int, max_length: int, shrinkage: Shrinkage):
+        self._shape = (num_drafters, num_cells, max_length)
+        self._shrinkage = shrinkage
+        self.num_at_risk: NDArray[np.int64] = np.zeros(self._shape, np.int64)
+        self.num_passed: NDArray[np.int64] = np.zeros(self._shape, np.int64)
+        self._expected: Floats | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return 3 * self.num_at_risk.nbytes
+
+    def add(self, drafters: Ints, cells: Ints, at_risk: Ints, passed: Ints) -> None:
+        """Counts drafts that reached depth `at_risk` and of which `passed` tokens were accepted."""
+        _, num_cells, max_length = self._shape
+        flat = drafters * num_cells + cells
+        depths = np.arange(max_length)
+        np.add.at(self.num_at_risk.reshape(-1, max_length), flat, depths < at_risk[:, None])
+        np.add.at(self.num_passed.reshape(-1, max_length), flat, depths < passed[:, None])
+        self._expected = None
+
+    def merge(self, num_at_risk: Ints, num_passed: Ints) -> None:
+        """Adds counts that others have gathered."""
+        self.num_at_risk += num_at_risk
+        self.num_passed += num_passed
+        self._expected = None
+
+    @property
+    def expected(self) -> Floats:
+        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0."""
+        if self._expected is None:
+            num_drafters, num_cells, max_length = self._shape
+            self._expected = np.zeros((num_drafters, num_cells, max_length + 1))
+            survival = np.cumprod(self.pass_rates, axis=2)
+            np.cumsum(survival, axis=2, out=self._expected[:, :, 1:])
+        return self._expected
+
+    @property
+    def pass_rates(self) -> Floats:
+        """By drafter, cell and depth, after shrinkage."""
+        weight = self._shrinkage.cell_weight
+        base = self._drafter_rates()[:, None, :]
+        rates: Floats = (self.num_passed + weight * base) / (self.num_at_risk + weight)
+        return rates
+
+    def _drafter_rates(self) -> Floats:
+        at_risk, passed = self.num_at_risk.sum(axis=1), self.num_passed.sum(axis=1)
+        weight = self._shrinkage.drafter_weight
+        rates = np.empty(at_risk.shape)
+        before = np.full(len(rates), self._shrinkage.prior)
+        for depth in range(rates.shape[1]):
+            before = (passed[:, depth] + weight * before) / (at_risk[:, depth] + weight)
+            rates[:, depth] = before
+        return rates

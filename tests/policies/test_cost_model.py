@@ -1,0 +1,124 @@
+"""The cost model: rising curves from noisy times, deaf to outliers, marginal at the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policies.arms import Arms, Floats
+from policies.cost_model import CostModel, DraftTime
+from policies.robust import fit_linear, rising
+from policies.selector import Load
+from policies.step_curve import StepCurve, StepTime
+
+ARMS = Arms({"lookup": (1, 4), "model": (2, 8)})
+
+
+def staircase(num_tokens: int, num_kv: int = 0) -> float:
+    """Cheap up to three tokens, as measured on a CPU."""
+    return (0.03 if num_tokens <= 3 else 0.06 + 0.001 * num_tokens) + 1e-6 * num_kv
+
+
+def measured(noise: float, outliers: float, num_steps: int = 3000) -> StepCurve:
+    generator = np.random.default_rng(0)
+    curve = StepCurve()
+    for _ in range(num_steps):
+        tokens, kv = int(generator.integers(1, 40)), int(generator.integers(0, 8000))
+        seconds = staircase(tokens, kv) * (1 + noise * generator.standard_normal())
+        if generator.random() < outliers:
+            seconds *= 20
+        curve.observe(StepTime(tokens, 1, kv, seconds))
+    return curve
+
+
+def predicted(curve: StepCurve, *num_tokens: int, kv: int = 0) -> Floats:
+    return curve.seconds(np.array(num_tokens, np.float64), 1, kv)
+
+
+def test_steps_in_the_curve_are_found() -> None:
+    curve = measured(noise=0.02, outliers=0.0)
+    found = predicted(curve, 1, 3, 4, 16, 32)
+    expected = [staircase(n) for n in (1, 3, 4, 16, 32)]
+    assert found == pytest.approx(expected, rel=0.06)
+
+
+def test_one_slow_step_in_ten_moves_it_little() -> None:
+    clean, dirty = measured(0.02, 0.0), measured(0.02, 0.1)
+    sizes = (1, 3, 4, 16, 32)
+    assert predicted(dirty, *sizes) == pytest.approx(predicted(clean, *sizes), rel=0.08)
+
+
+def test_kv_entries_have_their_price() -> None:
+    curve = measured(noise=0.01, outliers=0.0)
+    grown = predicted(curve, 8, kv=8000)[0] - predicted(curve, 8, kv=0)[0]
+    assert grown == pytest.approx(8e-3, rel=0.3)
+
+
+def test_the_curve_never_falls() -> None:
+    curve = measured(noise=0.5, outliers=0.2, num_steps=300)
+    assert (np.diff(predicted(curve, *range(1, 200))) >= 0).all()
+
+
+def test_a_lasting_change_is_learnt() -> None:
+    curve = measured(noise=0.01, outliers=0.0, num_steps=500)
+    for _ in range(200):
+        curve.observe(StepTime(1, 1, 0, 0.3))
+    assert predicted(curve, 1)[0] > 0.15
+
+
+def test_before_any_step_every_arm_costs_the_same() -> None:
+    table = CostModel(ARMS).seconds(Load())
+    assert (table == 1).all()
+
+
+def test_a_draft_costs_what_it_adds_to_the_step_at_this_batch() -> None:
+    model = CostModel(ARMS)
+    for tokens in range(1, 64):
+        model.observe_step(StepTime(tokens, 4, 0, 0.1 + 0.01 * max(tokens - 32, 0)), 0)
+    idle = model.seconds(Load(4, 4))
+    busy = model.seconds(Load(40, 40))
+    assert idle[0, 0] == pytest.approx(0.1 / 4, rel=0.05)
+    assert idle[0, 8] - idle[0, 0] == pytest.approx(0, abs=1e-3)
+    assert busy[0, 8] - busy[0, 0] == pytest.approx(0.08, rel=0.1)
+
+
+def test_drafters_are_priced_by_call_and_by_token_and_share_the_call() -> None:
+    generator = np.random.default_rng(0)
+    model = CostModel(ARMS)
+    model.observe_step(StepTime(1, 1, 0, 1.0), 0)
+    for i in range(300):
+        length, sequences = int(generator.integers(1, 9)), int(generator.integers(1, 9))
+        seconds = 0.002 + 0.003 * length + 0.0001 * length * sequences
+        seconds *= 50 if i % 20 == 0 else 1 + 0.02 * generator.standard_normal()
+        model.observe_draft(DraftTime("model", sequences, length, length * sequences, seconds))
+    drafter = ARMS.index["model"]
+    for sequences in (1, 8):
+        table = model.seconds(Load(sequences, sequences))
+        extra = table[drafter] - table[0]
+        expected = (0.002 + 0.003 * 8) / sequences + 0.0001 * 8
+        assert extra[8] == pytest.approx(expected, rel=0.1)
+        assert extra[0] == 0
+    assert model.evaluation_seconds(Load())[drafter] == pytest.approx(0.0268, rel=0.1)
+    assert model.evaluation_seconds(Load())[0] == 0
+
+
+def test_arms_may_change_and_drafters_keep_their_times() -> None:
+    model = CostModel(ARMS)
+    model.observe_step(StepTime(1, 1, 0, 1.0), 0)
+    model.observe_draft(DraftTime("model", 1, 4, 4, 0.5))
+    model.use_arms(Arms({"model": (4,)}))
+    table = model.seconds(Load())
+    assert table.shape == (2, 5)
+    assert table[1, 4] > table[0, 4]
+
+
+def test_rising_pools_what_falls() -> None:
+    values, weights = np.array([1.0, 3.0, 2.0, 5.0, 4.0]), np.array([1.0, 1.0, 3.0, 1.0, 1.0])
+    assert rising(values, weights) == pytest.approx([1, 2.25, 2.25, 4.5, 4.5])
+
+
+def test_linear_weights_are_never_negative() -> None:
+    generator = np.random.default_rng(3)
+    features = generator.random((200, 3))
+    targets = features @ np.array([2.0, -1.0, 0.5]) + 0.01 * generator.standard_normal(200)
+    assert (fit_linear(features, targets) >= 0).all()
