@@ -1,0 +1,1 @@
+"""Lossless speculative decoding on this process's device."""

@@ -1,0 +1,43 @@
+"""What the engine can be set to; checked where it is read (cluster.config), used as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Numerics = Literal["fast", "invariant"]
+DrafterKind = Literal["prompt_lookup", "suffix", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetConfig:
+    """The target model and the room it gets.
+
+    `model` is a local folder of a Hugging Face causal LM (safetensors) or a Hub id. `num_kv_tokens`
+    is the size of the paged KV cache in tokens, `max_batch_tokens` the most prompt and verified
+    tokens of one forward (drafts come on top, at most as many again), `max_sequence_length` the
+    most tokens of prompt and answer together (None: what the model and the cache allow),
+    `max_queue_length` the most requests that wait.
+    """
+
+    model: str
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    numerics: Numerics = "fast"
+    num_threads: int | None = None
+    num_kv_tokens: int = 16384
+    block_size: int = 16
+    max_num_sequences: int = 32
+    max_batch_tokens: int = 512
+    max_sequence_length: int | None = None
+    max_queue_length: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterConfig:
+    """One in-process drafter. `model` (kind "model" only) is a folder or Hub id."""
+
+    name: str
+    kind: DrafterKind
+    max_draft_length: int = 16
+    model: str | None = None

@@ -1,0 +1,1 @@
+"""Drafters: each guesses the tokens that the target will emit next."""

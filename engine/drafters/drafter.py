@@ -1,0 +1,97 @@
+"""The contract of every drafter, and the plain data that crosses it.
+
+A position j names the state "the first j tokens of the sequence are verified". A draft at base
+length j guesses tokens j, j+1, ...; its accept length is how many of them equal the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.request import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """Asks for at most `draft_length` tokens to follow `tokens`, all of them verified.
+
+    `tokens` is the prompt and everything emitted, the first `num_prompt_tokens` being the prompt;
+    it is the engine's own growing list: read it, never keep or change it.
+    """
+
+    sequence_id: str
+    tenant: str
+    tokens: Sequence[int]
+    num_prompt_tokens: int
+    sampling: SamplingParams
+    draft_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`tokens` to follow the first `base_length` tokens; empty is "no offer".
+
+    `match_length` is the drafter's own evidence (how many tokens of context matched), 0 if it has
+    none.
+    """
+
+    base_length: int
+    tokens: tuple[int, ...] = ()
+    match_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `draft` would have given at position `base_length`, had a round started there.
+
+    `num_offered` tokens would have been drafted, `accept_length` of them accepted. `censored`
+    means that the sequence ended first, so that the accept length is "at least" this.
+    """
+
+    base_length: int
+    num_offered: int
+    accept_length: int
+    censored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Verified tokens of a sequence; `finished` settles what is still open, as censored."""
+
+    sequence_id: str
+    tenant: str
+    tokens: Sequence[int]
+    num_prompt_tokens: int
+    sampling: SamplingParams
+    finished: bool = False
+
+
+class Drafter(Protocol):
+    """Guesses tokens for many sequences at once. Wrong guesses cost time, never correctness.
+
+    `name` identifies it in configuration and reports; `is_free` says that a draft costs
+    microseconds, so that the engine may ask before it decides; `max_draft_length` bounds a draft.
+    """
+
+    name: str
+    is_free: bool
+    max_draft_length: int
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        """One draft per request, in order, each at most `draft_length` tokens."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+        """Outcomes settled since the last call, per request, by ascending base length.
+
+        Every position j with num_prompt_tokens <= j < len(tokens) is reported exactly once, as soon
+        as its outcome is known, and is what `draft` would have given there at `max_draft_length`,
+        whether or not this drafter was asked.
+        """
+        ...
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        """Drops all state of these sequences; unknown ids are ignored."""
+        ...

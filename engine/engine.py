@@ -1,0 +1,231 @@
+"""The engine: many sequences, one target, one round at a time, no I/O.
+
+A round is plan -> draft -> forward -> commit. What a sequence says depends on its request alone:
+not on the batch, the drafters, preemption or the prefix cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from engine.answer_text import AnswerText, Detokenizer
+from engine.block_pool import BlockPool
+from engine.config import TargetConfig
+from engine.counters import EngineCounters
+from engine.drafters.drafter import Drafter
+from engine.drafting import Drafting
+from engine.errors import CapacityError, InvalidRequestError
+from engine.request import Emission, GenerationRequest, TokenLogprob
+from engine.runner import Extension, Logits, ModelRunner
+from engine.sampling import log_probs_of
+from engine.scheduler import Scheduler, Step
+from engine.sequence import Sequence as LiveSequence
+from engine.usage import Usage
+from engine.verification import verify
+from policies.selector import Selector
+
+
+class EngineText(Protocol):
+    """What the engine needs of a tokenizer; see engine.text."""
+
+    eos_token_ids: tuple[int, ...]
+
+    def detokenizer(self) -> Detokenizer: ...
+
+
+class Engine:
+    """Decodes live requests. Not thread-safe: one thread calls everything."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        text: EngineText,
+        drafters: Sequence[Drafter],
+        config: TargetConfig,
+        max_sequence_length: int,
+    ) -> None:
+        self.model_name = config.model
+        self.vocab_size = runner.vocab_size
+        self.max_sequence_length = max_sequence_length
+        self._runner = runner
+        self._text = text
+        self._pool = BlockPool(-(-config.num_kv_tokens // config.block_size), config.block_size)
+        self._scheduler = Scheduler(
+            self._pool, min(config.max_num_sequences, config.max_batch_tokens),
+            config.max_batch_tokens,
+        )  # fmt: skip
+        self._max_batch_tokens = config.max_batch_tokens
+        self._max_queue_length = config.max_queue_length
+        self._drafting = Drafting(drafters, runner.vocab_size)
+        self._live: dict[str, LiveSequence] = {}
+        self._usage = Usage()
+        self._num_prompt_tokens = self._num_cached_tokens = self._num_finished = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._live)
+
+    def use_selectors(self, default: Selector, named: Mapping[str, Selector]) -> None:
+        """Who chooses from the next round on: `default`, or the one that a request names."""
+        self._drafting.use_selectors(default, named)
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queues a request; raises InvalidRequestError or CapacityError, having changed nothing."""
+        self._check(request)
+        end_ids = () if request.ignore_eos else self._text.eos_token_ids
+        sequence = LiveSequence(
+            request,
+            AnswerText(self._text.detokenizer(), request.stop),
+            (*end_ids, *request.stop_token_ids),
+            self.max_sequence_length,
+        )
+        self._live[sequence.id] = sequence
+        self._scheduler.add(sequence)
+
+    def cancel(self, sequence_id: str) -> None:
+        """Ends a sequence now and frees its blocks; unknown ids are ignored."""
+        sequence = self._live.get(sequence_id)
+        if sequence is not None:
+            self._leave(sequence)
+
+    def step(self) -> list[Emission]:
+        """One round; emissions of the sequences that got tokens, possibly none."""
+        steps = self._scheduler.plan()
+        self._draft(steps)
+        if not steps:
+            return []
+        logits = self._runner.extend([_extension_of(step) for step in steps])
+        return self._commit(steps, logits)
+
+    def counters(self) -> EngineCounters:
+        return EngineCounters(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_kv_blocks=self._pool.num_blocks,
+            num_kv_blocks_used=self._pool.num_used,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+            num_emitted_tokens=self._usage.num_emitted_tokens,
+            num_rounds=self._usage.num_rounds,
+            num_preemptions=self._scheduler.num_preemptions,
+            num_requests_finished=self._num_finished,
+            per_drafter=self._usage.snapshot().per_drafter,
+            num_drafter_failures=self._drafting.num_failures,
+        )
+
+    def check_integrity(self) -> None:
+        """Asserts that the blocks in use are exactly those of the running sequences."""
+        self._pool.check_integrity()
+        used = {block for s in self._scheduler.running for block in s.block_table}
+        assert len(used) == self._pool.num_used, "a block is used by no running sequence"
+
+    def _check(self, request: GenerationRequest) -> None:
+        if request.sequence_id in self._live:
+            raise InvalidRequestError("sequence_id", request.sequence_id, "an id not in use")
+        for name, ids in (
+            ("prompt", request.prompt_ids),
+            ("logit_bias", request.sampling.logit_bias),
+            ("stop_token_ids", request.stop_token_ids),
+        ):
+            for token in ids:
+                if not 0 <= token < self.vocab_size:
+                    raise InvalidRequestError(name, token, f"token ids in [0, {self.vocab_size})")
+        length = len(request.prompt_ids) + 1
+        if length > self.max_sequence_length:
+            raise CapacityError("tokens of prompt and answer", length, self.max_sequence_length)
+        if len(self._scheduler.waiting) >= self._max_queue_length:
+            raise CapacityError("places in the queue", 1, 0)
+
+    def _draft(self, steps: Sequence[Step]) -> None:
+        budget = self._max_batch_tokens
+        for step, drafter, tokens in self._drafting.draft(steps):
+            room = self._scheduler.room_for_draft(step.sequence, min(len(tokens), budget))
+            if room:
+                step.draft, step.drafter = tokens[:room], drafter
+                budget -= room
+
+    def _commit(self, steps: Sequence[Step], logits: Logits) -> list[Emission]:
+        emissions, first_row = [], 0
+        for step in steps:
+            if not step.emits:
+                step.sequence.num_computed += step.num_new
+                self._scheduler.publish(step.sequence)
+                continue
+            emissions.append(self._emit(step, logits, first_row))
+            first_row += len(step.draft) + 1
+        return emissions
+
+    def _emit(self, step: Step, logits: Logits, first_row: int) -> Emission:
+        sequence = step.sequence
+        base = len(sequence.tokens)
+        sampler = sequence.sampler
+        if sequence.num_generated == 0:
+            self._num_prompt_tokens += sequence.num_prompt_tokens
+            self._num_cached_tokens += sequence.num_cached_tokens or 0
+
+        def target_token(i: int) -> int:
+            if sampler.is_plain_greedy:
+                return logits.greedy(first_row + i)
+            token = sampler.sample(logits.row(first_row + i), base + i)
+            sampler.push(token)
+            return token
+
+        emitted = verify(step.draft, target_token)
+        for token in emitted:
+            sequence.append(token)
+            if sequence.finish_reason:
+                break
+        num_kept = len(sequence.tokens) - base
+        sequence.num_computed = len(sequence.tokens) - 1
+        num_accepted = min(len(emitted) - 1, num_kept)
+        for usage in (sequence.usage, self._usage):
+            usage.add(step.drafter, len(step.draft), num_accepted, num_kept)
+        self._scheduler.trim(sequence)
+        self._scheduler.publish(sequence)
+        log_probs = self._log_probs(sequence, logits, first_row, base)
+        return self._emission(sequence, base, log_probs)
+
+    def _log_probs(
+        self, sequence: LiveSequence, logits: Logits, first_row: int, base: int
+    ) -> tuple[TokenLogprob, ...]:
+        num_top = sequence.request.sampling.logprobs
+        if num_top is None:
+            return ()
+        return tuple(
+            log_probs_of(logits.row(first_row + i), token, num_top)
+            for i, token in enumerate(sequence.tokens[base:])
+        )
+
+    def _emission(
+        self, sequence: LiveSequence, base: int, log_probs: tuple[TokenLogprob, ...]
+    ) -> Emission:
+        if sequence.finish_reason is not None:
+            self._leave(sequence)
+            text = sequence.text.finish()
+        else:
+            text = sequence.text.take()
+        return Emission(
+            sequence.id,
+            tuple(sequence.tokens[base:]),
+            text,
+            log_probs,
+            sequence.finish_reason,
+            sequence.num_prompt_tokens,
+            sequence.num_cached_tokens or 0,
+            sequence.usage.snapshot(),
+        )
+
+    def _leave(self, sequence: LiveSequence) -> None:
+        del self._live[sequence.id]
+        self._scheduler.remove(sequence)
+        self._drafting.finish(sequence)
+        self._num_finished += 1
+
+
+def _extension_of(step: Step) -> Extension:
+    sequence = step.sequence
+    start = sequence.num_computed
+    tokens = [*sequence.tokens[start : start + step.num_new], *step.draft]
+    num_logits = len(step.draft) + 1 if step.emits else 0
+    return Extension(tokens, start, sequence.block_table, num_logits)

@@ -1,0 +1,367 @@
+"""Drafts are believed only when checked; a drafter that fails is masked, and tried again later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.answer_text import AnswerText
+from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
+from engine.drafting import Drafting
+from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
+from engine.scheduler import Step
+from engine.sequence import Sequence as LiveSequence
+from policies.fixed import FixedSelector
+from policies.selector import PLAIN, Context, Decision
+
+VOCAB = 50
+REST_ROUNDS = 1000
+Answer = Callable[[Sequence[DraftRequest]], Any]
+
+
+class Scripted:
+    """A drafter that answers whatever `answer` says."""
+
+    def __init__(
+        self, answer: Answer, name: str = "d", is_free: bool = False, max_draft_length: int = 8
+    ) -> None:
+        self.name, self.is_free, self.max_draft_length = name, is_free, max_draft_length
+        self.answer = answer
+        self.asked: list[list[DraftRequest]] = []
+        self.scored: list[ScoreRequest] = []
+        self.forgotten: list[str] = []
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        self.asked.append(list(requests))
+        drafts: list[Draft] = self.answer(requests)
+        return drafts
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+        self.scored += requests
+        return [[] for _ in requests]
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        self.forgotten += sequence_ids
+
+
+def honest(requests: Sequence[DraftRequest]) -> list[Draft]:
+    return [Draft(len(r.tokens), tuple(range(1, r.draft_length + 1)), 3) for r in requests]
+
+
+def raising(requests: Sequence[DraftRequest]) -> list[Draft]:
+    raise RuntimeError("broken")
+
+
+def each(make: Callable[[DraftRequest], Any]) -> Answer:
+    return lambda requests: [make(request) for request in requests]
+
+
+LIES: dict[str, Answer] = {
+    "raises": raising,
+    "none at all": lambda requests: None,
+    "too few drafts": lambda requests: honest(requests)[:-1],
+    "too many drafts": lambda requests: [*honest(requests), Draft(4, (1,))],
+    "too many tokens": each(lambda r: Draft(len(r.tokens), (1,) * (r.draft_length + 1))),
+    "an id beyond the vocabulary": each(lambda r: Draft(len(r.tokens), (1, VOCAB))),
+    "a negative id": each(lambda r: Draft(len(r.tokens), (1, -1))),
+    "a float": each(lambda r: Draft(len(r.tokens), (1.0,))),  # type: ignore[arg-type]
+    "a bool": each(lambda r: Draft(len(r.tokens), (True,))),
+    "a string": each(lambda r: Draft(len(r.tokens), ("1",))),  # type: ignore[arg-type]
+    "a numpy integer": each(lambda r: Draft(len(r.tokens), (np.int64(1),))),  # type: ignore[arg-type]
+    "no tuple": each(lambda r: Draft(len(r.tokens), None)),  # type: ignore[arg-type]
+    "no match length": each(lambda r: Draft(len(r.tokens), (1,), None)),  # type: ignore[arg-type]
+    "not a draft": each(lambda r: None),
+    "stale by one": each(lambda r: Draft(len(r.tokens) - 1, (1,))),
+    "ahead by one": each(lambda r: Draft(len(r.tokens) + 1, (1,))),
+    "stale and empty": each(lambda r: Draft(0)),
+}
+every_lie = pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+free_or_not = pytest.mark.parametrize("is_free", [True, False])
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="engine.drafting")
+
+
+def step(
+    name: str = "s", max_tokens: int = 100, num_prompt_tokens: int = 3, **options: Any
+) -> Step:
+    request = GenerationRequest(
+        name,
+        tuple(range(num_prompt_tokens)),
+        max_tokens,
+        SamplingParams(),
+        speculation=SpeculationOptions(**options),
+    )
+
+    class NoText:
+        def push(self, token_id: int) -> str:
+            return ""
+
+        def flush(self) -> str:
+            return ""
+
+    sequence = LiveSequence(request, AnswerText(NoText(), ()), (), 1000)
+    sequence.append(9)
+    sequence.num_computed = len(sequence.tokens) - 1
+    return Step(sequence, 1)
+
+
+def drafting(*drafters: Scripted, draft_length: int = 4) -> Drafting:
+    made = Drafting(drafters, VOCAB)
+    made.use_selectors(FixedSelector(drafters[0].name, draft_length), {})
+    return made
+
+
+def drafts_of(made: Drafting, *steps: Step) -> list[tuple[str, str, tuple[int, ...]]]:
+    return [(s.sequence.id, name, tokens) for s, name, tokens in made.draft(steps)]
+
+
+@free_or_not
+def test_an_honest_draft_is_passed_on(is_free: bool) -> None:
+    made = drafting(Scripted(honest, is_free=is_free))
+    assert drafts_of(made, step("a"), step("b")) == [
+        ("a", "d", (1, 2, 3, 4)),
+        ("b", "d", (1, 2, 3, 4)),
+    ]
+    assert made.num_failures == {"d": 0}
+
+
+@free_or_not
+@every_lie
+def test_a_lie_becomes_no_draft_and_one_failure(lie: Answer, is_free: bool) -> None:
+    made = drafting(Scripted(lie, is_free=is_free))
+    assert drafts_of(made, step("a"), step("b")) == []
+    assert made.num_failures == {"d": 1}
+
+
+def test_the_honest_drafts_beside_a_lie_are_kept() -> None:
+    def mixed(requests: Sequence[DraftRequest]) -> list[Draft]:
+        drafts = honest(requests)
+        drafts[1] = Draft(0, (1,))
+        return drafts
+
+    made = drafting(Scripted(mixed))
+    assert [name for name, _, _ in drafts_of(made, step("a"), step("b"), step("c"))] == ["a", "c"]
+    assert made.num_failures == {"d": 1}
+
+
+def test_an_empty_draft_is_no_failure() -> None:
+    made = drafting(Scripted(each(lambda r: Draft(len(r.tokens)))))
+    for _ in range(5):
+        assert drafts_of(made, step()) == []
+    assert made.num_failures == {"d": 0}
+
+
+@free_or_not
+@every_lie
+def test_the_breaker_opens_after_three_failures_in_a_row(lie: Answer, is_free: bool) -> None:
+    drafter = Scripted(lie, is_free=is_free)
+    made = drafting(drafter)
+    for _ in range(20):
+        made.draft([step()])
+    assert len(drafter.asked) == 3
+    assert made.num_failures == {"d": 3}
+
+
+def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
+    drafter = Scripted(raising)
+    made = drafting(drafter)
+    for number in range(12):
+        drafter.answer = honest if number % 3 == 2 else raising
+        made.draft([step()])
+    assert len(drafter.asked) == 12
+    assert made.num_failures == {"d": 8}
+
+
+def opened(drafter: Scripted) -> Drafting:
+    made = drafting(drafter)
+    for _ in range(3):
+        made.draft([step()])
+    drafter.asked.clear()
+    return made
+
+
+def test_after_its_rest_an_open_breaker_lets_one_draft_through() -> None:
+    drafter = Scripted(raising)
+    made = opened(drafter)
+    for _ in range(REST_ROUNDS - 1):
+        made.draft([step()])
+    assert drafter.asked == []
+    for _ in range(10):
+        made.draft([step()])
+    assert len(drafter.asked) == 1, "one failure after the rest opens it again"
+
+
+def test_a_drafter_that_recovered_is_used_again() -> None:
+    drafter = Scripted(raising)
+    made = opened(drafter)
+    drafter.answer = honest
+    for _ in range(REST_ROUNDS - 1):
+        made.draft([step()])
+    assert len(drafts_of(made, step())) == 1
+    drafter.answer = raising
+    for _ in range(5):
+        made.draft([step()])
+    assert len(drafter.asked) == 1 + 3, "the count began anew"
+
+
+def test_an_open_breaker_masks_its_drafter_from_the_selector() -> None:
+    seen: list[Context] = []
+
+    class Watching:
+        def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+            seen.extend(contexts)
+            return [Decision("bad", 4)] * len(contexts)
+
+    made = Drafting([Scripted(raising, "bad"), Scripted(honest, "good")], VOCAB)
+    made.use_selectors(Watching(), {})
+    for _ in range(5):
+        made.draft([step()])
+    assert [set(context.draft_lengths) for context in seen] == [{"bad", "good"}] * 3 + [
+        {"good"}
+    ] * 2
+
+
+def test_one_drafters_failure_does_not_touch_another() -> None:
+    lookup = Scripted(honest, "lookup", is_free=True)
+    made = Drafting([Scripted(raising, "bad", is_free=True), lookup], VOCAB)
+    made.use_selectors(FixedSelector("lookup", 2), {})
+    for _ in range(6):
+        assert drafts_of(made, step()) == [("s", "lookup", (1, 2))]
+    assert made.num_failures == {"bad": 3, "lookup": 0}
+
+
+def test_no_more_is_asked_than_can_be_used() -> None:
+    drafter = Scripted(honest, max_draft_length=6)
+    made = drafting(drafter, draft_length=100)
+    made.draft([
+        step("plenty"),
+        step("ends soon", max_tokens=4),  # one is said: two may be accepted, then the bonus token
+        step("capped", max_draft_length=1),
+        step("last token", max_tokens=2),
+        step("forbidden", max_draft_length=0),
+        step("other drafter", drafters=("else",)),
+        step("no drafter", drafters=()),
+    ])  # fmt: skip
+    (requests,) = drafter.asked
+    assert [(r.sequence_id, r.draft_length) for r in requests] == [
+        ("plenty", 6),
+        ("ends soon", 2),
+        ("capped", 1),
+    ]
+
+
+def test_a_drafter_is_told_the_verified_tokens_and_the_requests_parameters() -> None:
+    drafter = Scripted(honest)
+    made = drafting(drafter)
+    asked = step(num_prompt_tokens=5)
+    made.draft([asked])
+    ((request,),) = drafter.asked
+    assert list(request.tokens) == [0, 1, 2, 3, 4, 9]
+    assert (request.num_prompt_tokens, request.tenant) == (5, "default")
+    assert request.sampling is asked.sequence.request.sampling
+
+
+def test_a_sequence_that_prefills_gets_no_draft() -> None:
+    made = drafting(Scripted(honest))
+    chunk, last_chunk = step("chunk"), step("last chunk")
+    for prefilling in (chunk, last_chunk):
+        prefilling.sequence.num_computed = 1
+    last_chunk.num_new = 3
+    assert drafts_of(made, chunk, last_chunk) == []
+
+
+def test_a_free_offer_is_cut_to_the_decision_and_asked_for_once() -> None:
+    drafter = Scripted(honest, is_free=True)
+    made = drafting(drafter, draft_length=2)
+    assert drafts_of(made, step()) == [("s", "d", (1, 2))]
+    assert len(drafter.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "decision", [Decision("unknown", 4), Decision("d", -3), Decision("d", 0), Decision(None, 4)]
+)
+@free_or_not
+def test_an_impossible_decision_is_plain_decoding(decision: Decision, is_free: bool) -> None:
+    class Confused:
+        def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+            return [decision] * len(contexts)
+
+    made = Drafting([Scripted(honest, is_free=is_free)], VOCAB)
+    made.use_selectors(Confused(), {})
+    assert drafts_of(made, step()) == []
+
+
+def test_without_a_selector_nothing_is_drafted() -> None:
+    drafter = Scripted(honest)
+    assert drafts_of(Drafting([drafter], VOCAB), step()) == []
+    assert drafter.asked == []
+
+
+def test_a_request_gets_the_selector_it_names() -> None:
+    made = Drafting([Scripted(honest)], VOCAB)
+    made.use_selectors(FixedSelector("d", 2), {"long": FixedSelector("d", 5)})
+    drafts = drafts_of(made, step("a"), step("b", selector="long"), step("c", selector="no such"))
+    assert [(name, len(tokens)) for name, _, tokens in sorted(drafts)] == [
+        ("a", 2),
+        ("b", 5),
+        ("c", 2),
+    ]
+
+
+def test_the_context_tells_offers_and_matches() -> None:
+    seen: list[Context] = []
+
+    class Watching:
+        def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+            seen.extend(contexts)
+            return [PLAIN] * len(contexts)
+
+    def short(requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(len(r.tokens), (1, 2), 7) for r in requests]
+
+    def silent(requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(len(r.tokens)) for r in requests]
+
+    made = Drafting(
+        [
+            Scripted(short, "lookup", is_free=True),
+            Scripted(silent, "suffix", is_free=True),
+            Scripted(honest, "model", max_draft_length=6),
+        ],
+        VOCAB,
+    )
+    made.use_selectors(Watching(), {})
+    made.draft([step()])
+    assert dict(seen[0].draft_lengths) == {"lookup": 2, "model": 6}
+    assert dict(seen[0].match_lengths) == {"lookup": 7, "suffix": 0}
+
+
+def test_the_end_of_a_sequence_is_scored_by_free_drafters_and_forgotten_by_all() -> None:
+    free, costly = Scripted(honest, "free", is_free=True), Scripted(honest, "costly")
+    made = Drafting([free, costly], VOCAB)
+    made.finish(step("gone").sequence)
+    assert [(r.sequence_id, r.finished, list(r.tokens)) for r in free.scored] == [
+        ("gone", True, [0, 1, 2, 9])
+    ]
+    assert costly.scored == []
+    assert (free.forgotten, costly.forgotten) == (["gone"], ["gone"])
+
+
+def test_a_drafter_that_breaks_at_the_end_of_a_sequence_is_noted_and_others_still_hear() -> None:
+    class Breaking(Scripted):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+            raise RuntimeError("broken")
+
+    breaking, other = Breaking(honest, "bad", is_free=True), Scripted(honest, "good")
+    made = Drafting([breaking, other], VOCAB)
+    made.finish(step("gone").sequence)
+    assert made.num_failures == {"bad": 1, "good": 0}
+    assert other.forgotten == ["gone"]
+    assert breaking.forgotten == ["gone"], "its memory of the sequence is freed all the same"

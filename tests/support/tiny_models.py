@@ -1,0 +1,169 @@
+"""Tiny random models and engines over them: milliseconds a step, every code path of the large ones.
+
+The tiny tokenizer spells id i as one character, so that texts are as easy to check as ids.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from engine.config import Numerics, TargetConfig
+from engine.drafters.drafter import Drafter
+from engine.drafters.model import ModelDrafter
+from engine.engine import Engine
+from engine.models import build_runner, prepare_model
+from engine.request import Emission, GenerationRequest
+
+torch.set_num_threads(1)  # tiny products only lose by sharing them
+
+VOCAB = 61
+EOS = 2
+MAX_LENGTH = 256
+FAMILIES = ("llama", "qwen3", "gemma3")
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_LENGTH,
+    "initializer_range": 0.4,  # logits as spread as a trained model's
+    "bos_token_id": 1,
+    "eos_token_id": EOS,
+    "pad_token_id": 0,
+}
+
+
+def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> PreTrainedModel:
+    """A random model; equal arguments give equal weights. Gemma3 has sliding windows of 8."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {**_SIZES, "num_hidden_layers": num_layers}
+    model: PreTrainedModel
+    if family == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    elif family == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**sizes))
+    else:
+        layers = ["sliding_attention", "full_attention"] * num_layers
+        config = Gemma3TextConfig(
+            **sizes, sliding_window=8, layer_types=layers[:num_layers], query_pre_attn_scalar=16
+        )
+        model = Gemma3ForCausalLM(config)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+class LetterDetokenizer:
+    def push(self, token_id: int) -> str:
+        return "" if token_id == EOS else chr(ord("0") + token_id)
+
+    def flush(self) -> str:
+        return ""
+
+
+class LetterText:
+    """A tokenizer of one letter per id; EOS has no text."""
+
+    eos_token_ids: tuple[int, ...] = (EOS,)
+
+    def detokenizer(self) -> LetterDetokenizer:
+        return LetterDetokenizer()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(LetterDetokenizer().push(token_id) for token_id in ids)
+
+
+def tiny_engine(
+    drafters: Sequence[Drafter] = (),
+    *,
+    family: str = "llama",
+    numerics: Numerics = "invariant",
+    num_kv_tokens: int = 2048,
+    max_num_sequences: int = 16,
+    max_batch_tokens: int = 64,
+    block_size: int = 4,
+) -> Engine:
+    """An engine over the tiny model of `family`."""
+    config = TargetConfig(
+        f"tiny-{family}",
+        numerics=numerics,
+        num_kv_tokens=num_kv_tokens,
+        block_size=block_size,
+        max_num_sequences=max_num_sequences,
+        max_batch_tokens=max_batch_tokens,
+    )
+    model = _prepared_model(family) if numerics == "invariant" else tiny_model(family)
+    runner = build_runner(prepare_model(model, "cpu"), num_kv_tokens, block_size, numerics)
+    return Engine(runner, LetterText(), drafters, config, min(MAX_LENGTH, num_kv_tokens))
+
+
+@functools.cache
+def _prepared_model(family: str) -> PreTrainedModel:
+    return prepare_model(tiny_model(family), "cpu")
+
+
+@functools.cache
+def _perturbed_model(family: str, seed: int, noise: float) -> PreTrainedModel:
+    model = tiny_model(family)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(noise * weight.std() * torch.randn(weight.shape, generator=generator))
+    return prepare_model(model, "cpu")
+
+
+def tiny_model_drafter(
+    name: str = "model",
+    max_draft_length: int = 16,
+    *,
+    family: str = "llama",
+    seed: int = 0,
+    noise: float = 0.05,
+    num_blocks: int = 512,
+) -> ModelDrafter:
+    """Drafts with the tiny target's weights, perturbed: it agrees often, but not always."""
+    model = _perturbed_model(family, seed, noise)
+    runner = build_runner(model, num_blocks * 4, 4, "invariant")
+    return ModelDrafter(
+        name,
+        runner,
+        max_draft_length,
+        num_blocks=num_blocks,
+        block_size=4,
+        max_sequence_length=MAX_LENGTH,
+    )
+
+
+def run_all(engine: Engine, requests: Sequence[GenerationRequest]) -> Mapping[str, list[Emission]]:
+    """Submits everything at once and steps until nothing is left; emissions by sequence."""
+    emissions: dict[str, list[Emission]] = {request.sequence_id: [] for request in requests}
+    for request in requests:
+        engine.submit(request)
+    for _ in range(100_000):
+        if not engine.has_work:
+            break
+        for emission in engine.step():
+            emissions[emission.sequence_id].append(emission)
+    assert not engine.has_work, "the engine does not come to an end"
+    engine.check_integrity()
+    return emissions
+
+
+def ids_of(emissions: Sequence[Emission]) -> tuple[int, ...]:
+    return tuple(token for emission in emissions for token in emission.token_ids)
