@@ -1,0 +1,1 @@
+"""What replicas share: configuration and the operator's command line."""

@@ -1,0 +1,32 @@
+"""The operator's command line: `hedgerow check ray_config.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.check import check_file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0: fine, 1: problems (one per line, on stderr), 2: usage."""
+    parser = argparse.ArgumentParser(prog="hedgerow", description="Operates a Hedgerow cluster.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="name every mistake in a Ray Serve config file")
+    check.add_argument("config", type=Path, help="the file, such as ray_config.yaml")
+    return _check(parser.parse_args(arguments).config)
+
+
+def _check(config: Path) -> int:
+    problems = check_file(config)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print(f"{config}: ok")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

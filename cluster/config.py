@@ -1,0 +1,166 @@
+"""The part of ray_config.yaml that is ours, typed and bounded; an unknown key is an error.
+
+`ClusterConfig` is `applications[0].args` and holds what needs a restart. `TargetSettings` and
+`IngressSettings` are the deployments' `user_config`, applied live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+MAX_DRAFT_LENGTH = 64
+
+DraftLength = Annotated[int, Field(ge=0, le=MAX_DRAFT_LENGTH)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """One mapping of the file: no unknown key, no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TargetSection(Section):
+    """The model that is served, and the room that it gets. `None` leaves it to the engine."""
+
+    model: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:[0-9]+)$")] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    numerics: Literal["fast", "invariant"] = "fast"
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] = 16384
+    block_size: Annotated[int, Field(ge=1, le=64)] = 16  # at most the smallest cache
+    max_num_sequences: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 512
+    max_sequence_length: Annotated[int, Field(ge=2, le=2**24)] | None = None
+    max_queue_length: Annotated[int, Field(ge=1, le=2**20)] = 1024
+
+
+class DrafterSection(Section):
+    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other."""
+
+    name: Name
+    kind: Literal["prompt_lookup", "suffix", "model"]
+    max_draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
+    model: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _model_belongs_to_its_kind(self) -> DrafterSection:
+        if self.kind == "model" and self.model is None:
+            raise ValueError("kind 'model' needs the key 'model': a folder or a Hub id")
+        if self.kind != "model" and self.model is not None:
+            raise ValueError(f"kind {self.kind!r} takes no key 'model'")
+        return self
+
+
+class ClusterConfig(Section):
+    """What needs a restart when it changes."""
+
+    target: TargetSection = TargetSection()
+    drafters: tuple[DrafterSection, ...] = Field(default=(), strict=False, max_length=64)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> ClusterConfig:
+        names = [drafter.name for drafter in self.drafters]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"drafters: two of them have the name {twice[0]!r}")
+        return self
+
+
+class Arm(Section):
+    """A drafter and how many tokens it drafts; no drafter is plain decoding."""
+
+    drafter: Name | None = None
+    draft_length: DraftLength = 0
+
+    @model_validator(mode="after")
+    def _plain_drafts_nothing(self) -> Arm:
+        if (self.drafter is None) != (self.draft_length == 0):
+            raise ValueError("a drafter needs draft_length >= 1, and no drafter draft_length 0")
+        return self
+
+
+class FixedSelectorSection(Arm):
+    """One arm, always."""
+
+    name: Literal["fixed"]
+
+    def arms(self) -> Iterator[str]:
+        if self.drafter is not None:
+            yield self.drafter
+
+
+class RuleSelectorSection(Section):
+    """The lookup with the longest match, if one offers something, else the arm `otherwise`."""
+
+    name: Literal["rule"]
+    lookups: tuple[Name, ...] = Field(strict=False, min_length=1, max_length=64)
+    draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
+    otherwise: Arm = Arm()
+
+    def arms(self) -> Iterator[str]:
+        yield from self.lookups
+        if self.otherwise.drafter is not None:
+            yield self.otherwise.drafter
+
+
+SelectorSection = Annotated[FixedSelectorSection | RuleSelectorSection, Field(discriminator="name")]
+
+
+def _switch(value: object) -> object:
+    """YAML 1.1 reads a bare `on` or `off` as a boolean."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+class TargetSettings(Section):
+    """`user_config` of the deployment Target.
+
+    `selector` decides for every request but those that name one of `selectors`. With `speculation`
+    off everything is decoded plainly.
+    """
+
+    speculation: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
+    selector: SelectorSection = FixedSelectorSection(name="fixed")
+    selectors: dict[Name, SelectorSection] = Field(default_factory=dict, max_length=64)
+
+    def unknown_drafters(self, config: ClusterConfig) -> list[tuple[str, str]]:
+        """(path of a selector, drafter) for every drafter that is not configured."""
+        known = {drafter.name for drafter in config.drafters}
+        sections = {"selector": self.selector}
+        sections.update({f"selectors.{name}": section for name, section in self.selectors.items()})
+        return [
+            (path, name)
+            for path, section in sections.items()
+            for name in section.arms()
+            if name not in known
+        ]
+
+
+class Limits(Section):
+    """What one request may ask for; checked before any work is done.
+
+    `max_choices` bounds prompts times n, `request_timeout_s` the time until the last token.
+    `max_prompt_tokens` None is what the target takes.
+    """
+
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**26)] = 2**20
+    max_prompt_tokens: Annotated[int, Field(ge=1, le=2**24)] | None = None
+    max_choices: Annotated[int, Field(ge=1, le=1024)] = 32
+    request_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
+
+
+class IngressSettings(Section):
+    """`user_config` of the deployment Ingress."""
+
+    limits: Limits = Limits()
+
+
+DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {
+    "Ingress": IngressSettings,
+    "Target": TargetSettings,
+}

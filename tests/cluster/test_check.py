@@ -1,0 +1,270 @@
+"""`hedgerow check`: every mistake is named with its path, and nothing else is."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.check import check_document, check_file
+from cluster.cli import main
+
+ROOT = Path(__file__).parents[2]
+Edit = Callable[[dict[str, Any]], object]
+
+
+def document() -> dict[str, Any]:
+    return copy.deepcopy(
+        {
+            "http_options": {"host": "127.0.0.1", "port": 8000},
+            "applications": [
+                {
+                    "name": "hedgerow",
+                    "route_prefix": "/",
+                    "import_path": "deployments.app:build_app",
+                    "args": {
+                        "target": {"model": "smollm2-135m-instruct"},
+                        "drafters": [{"name": "lookup", "kind": "prompt_lookup"}],
+                    },
+                    "deployments": [
+                        {"name": "Ingress", "user_config": {"limits": {"max_choices": 4}}},
+                        {
+                            "name": "Target",
+                            "user_config": {
+                                "speculation": "on",
+                                "selector": {"name": "rule", "lookups": ["lookup"]},
+                            },
+                        },
+                    ],
+                }
+            ],
+        }
+    )
+
+
+def app(content: dict[str, Any]) -> Any:
+    return content["applications"][0]
+
+
+def target_settings(content: dict[str, Any]) -> Any:
+    return app(content)["deployments"][1]["user_config"]
+
+
+MISTAKES: dict[str, tuple[Edit, str]] = {
+    "ray top level": (
+        lambda c: c.update(htp_options={}),
+        "htp_options: unknown key; did you mean 'http_options'?",
+    ),
+    "ray http": (
+        lambda c: c["http_options"].update(prot=1),
+        "http_options.prot: unknown key; did you mean 'port'?",
+    ),
+    "ray application": (
+        lambda c: app(c).update(route_prefx="/"),
+        "applications[0].route_prefx: unknown key; did you mean 'route_prefix'?",
+    ),
+    "ray deployment": (
+        lambda c: app(c)["deployments"][1].update(max_ongoing=3),
+        "applications[0].deployments[1].max_ongoing: unknown key; "
+        "did you mean 'max_ongoing_requests'?",
+    ),
+    "ray actor": (
+        lambda c: app(c)["deployments"][0].update(ray_actor_options={"num_gpu": 1}),
+        "applications[0].deployments[0].ray_actor_options.num_gpu: unknown key; "
+        "did you mean 'num_gpus'?",
+    ),
+    "ray autoscaling": (
+        lambda c: app(c)["deployments"][0].update(autoscaling_config={"policy": {"x": 1}}),
+        "applications[0].deployments[0].autoscaling_config.policy.x: unknown key; "
+        "allowed: policy_function, policy_kwargs",
+    ),
+    "target key": (
+        lambda c: app(c)["args"]["target"].update(numeric="fast"),
+        "applications[0].args.target.numeric: unknown key; did you mean 'numerics'?",
+    ),
+    "args key": (
+        lambda c: app(c)["args"].update(drafter=[]),
+        "applications[0].args.drafter: unknown key; did you mean 'drafters'?",
+    ),
+    "drafter key": (
+        lambda c: app(c)["args"]["drafters"][0].update(knd="x"),
+        "applications[0].args.drafters[0].knd: unknown key; did you mean 'kind'?",
+    ),
+    "selector key": (
+        lambda c: target_settings(c)["selector"].update(lookup=["lookup"]),
+        "applications[0].deployments[1].user_config.selector.lookup: unknown key; "
+        "did you mean 'lookups'?",
+    ),
+    "limits key": (
+        lambda c: app(c)["deployments"][0]["user_config"]["limits"].update(max_body=1),
+        "applications[0].deployments[0].user_config.limits.max_body: unknown key; "
+        "did you mean 'max_body_bytes'?",
+    ),
+    "type": (
+        lambda c: app(c)["args"]["target"].update(num_kv_tokens="many"),
+        "applications[0].args.target.num_kv_tokens: 'many': expected integer",
+    ),
+    "no coercion": (
+        lambda c: app(c)["args"]["target"].update(num_kv_tokens="4096"),
+        "applications[0].args.target.num_kv_tokens: '4096': expected integer",
+    ),
+    "range": (
+        lambda c: app(c)["args"]["target"].update(block_size=0),
+        "applications[0].args.target.block_size: 0: expected greater than or equal to 1",
+    ),
+    "infinity": (
+        lambda c: app(c)["deployments"][0]["user_config"]["limits"].update(
+            request_timeout_s=float("inf")
+        ),
+        "applications[0].deployments[0].user_config.limits.request_timeout_s: "
+        "inf: expected a finite number",
+    ),
+    "choice": (
+        lambda c: app(c)["args"]["target"].update(numerics="exact"),
+        "applications[0].args.target.numerics: 'exact': expected 'fast' or 'invariant'",
+    ),
+    "selector name": (
+        lambda c: target_settings(c).update(selector={"name": "rul"}),
+        "applications[0].deployments[1].user_config.selector: name 'rul' is unknown; "
+        "one of 'fixed', 'rule'",
+    ),
+    "selector without name": (
+        lambda c: target_settings(c).update(selector={"draft_length": 3}),
+        "applications[0].deployments[1].user_config.selector: the key 'name' is missing",
+    ),
+    "missing": (
+        lambda c: target_settings(c).update(selector={"name": "rule"}),
+        "applications[0].deployments[1].user_config.selector.lookups: is missing",
+    ),
+    "speculation": (
+        lambda c: target_settings(c).update(speculation="maybe"),
+        "applications[0].deployments[1].user_config.speculation: 'maybe': expected 'on' or 'off'",
+    ),
+    "unconfigured drafter": (
+        lambda c: target_settings(c).update(selectors={"b": {"name": "rule", "lookups": ["no"]}}),
+        "applications[0].deployments[1].user_config.selectors.b: 'no' is no configured drafter; "
+        "configured: lookup",
+    ),
+    "same name": (
+        lambda c: app(c)["args"]["drafters"].append({"name": "lookup", "kind": "suffix"}),
+        "applications[0].args: drafters: two of them have the name 'lookup'",
+    ),
+    "model for the wrong kind": (
+        lambda c: app(c)["args"]["drafters"][0].update(model="x"),
+        "applications[0].args.drafters[0]: kind 'prompt_lookup' takes no key 'model'",
+    ),
+    "model missing": (
+        lambda c: app(c)["args"]["drafters"][0].update(kind="model"),
+        "applications[0].args.drafters[0]: kind 'model' needs the key 'model': "
+        "a folder or a Hub id",
+    ),
+    "arm of nothing": (
+        lambda c: target_settings(c).update(selector={"name": "fixed", "drafter": "lookup"}),
+        "applications[0].deployments[1].user_config.selector: a drafter needs draft_length >= 1, "
+        "and no drafter draft_length 0",
+    ),
+    "deployment name": (
+        lambda c: app(c)["deployments"][1].update(name="Targt"),
+        "applications[0].deployments[1].name: 'Targt' is no deployment; one of Ingress, Target",
+    ),
+    "deployment twice": (
+        lambda c: app(c)["deployments"].append({"name": "Target"}),
+        "applications[0].deployments[2].name: this deployment is given twice",
+    ),
+    "import path": (
+        lambda c: app(c).update(import_path="app:app"),
+        "applications[0].import_path: 'app:app': "
+        "expected deployments.app:build_app or deployments.app:app",
+    ),
+    "no applications": (
+        lambda c: c.update(applications=[]),
+        "applications: expected a list of one application",
+    ),
+    "scalar for a mapping": (
+        lambda c: c.update(http_options=8000),
+        "http_options: 8000: expected a mapping of keys",
+    ),
+}
+
+
+def test_a_sound_file_has_no_problems() -> None:
+    assert check_document(document()) == []
+
+
+def test_the_repository_s_own_file_has_no_problems() -> None:
+    assert check_file(ROOT / "ray_config.yaml") == []
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_named_alone_and_with_its_path(mistake: str) -> None:
+    edit, expected = MISTAKES[mistake]
+    content = document()
+    edit(content)
+    assert [str(problem) for problem in check_document(content)] == [expected]
+
+
+def test_all_mistakes_of_a_file_are_named_at_once() -> None:
+    content = document()
+    for name in ("ray http", "target key", "range", "selector key"):
+        MISTAKES[name][0](content)
+    assert len(check_document(content)) == 4
+
+
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_bare_on_and_off_are_words_not_booleans(word: str) -> None:
+    content = document()
+    target_settings(content).update(yaml.safe_load(f"speculation: {word}"))
+    assert check_document(content) == []
+
+
+def write(tmp_path: Path, text: str) -> str:
+    (tmp_path / "config.yaml").write_text(text)
+    return str(tmp_path / "config.yaml")
+
+
+def test_status_is_zero_for_a_sound_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", write(tmp_path, yaml.safe_dump(document()))]) == 0
+    assert capsys.readouterr().out.endswith("config.yaml: ok\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "no mapping"),
+        ("http_options: {port: 1, port: 2}", "the key 'port' is given twice"),
+        ("? [a]\n: 1", "is not YAML"),
+    ],
+)
+def test_status_is_one_and_the_reason_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    assert main(["check", write(tmp_path, text)]) == 1
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert printed.count("\n") == 1
+
+
+def test_an_absent_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_wrong_usage_has_status_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["chek", "x"])
+    assert caught.value.code == 2
+
+
+def test_checking_imports_neither_ray_nor_torch() -> None:
+    program = "import sys, cluster.cli; print({'ray', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
