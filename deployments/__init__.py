@@ -1,0 +1,1 @@
+"""The processes of the Ray Serve application."""

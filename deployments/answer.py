@@ -1,0 +1,92 @@
+"""The answer to a call, whole or as a stream of server-sent events, in an endpoint's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Protocol
+
+from deployments.call import Call
+from deployments.choice import Choice, usage
+from deployments.errors import ApiError
+from engine.request import Emission
+
+Json = dict[str, object]
+DONE = b"data: [DONE]\n\n"
+
+
+class Format(Protocol):
+    """How one endpoint words its choices."""
+
+    whole_object: str
+    chunk_object: str
+
+    def whole(self, index: int, choice: Choice) -> Json: ...
+
+    def opening(self, index: int) -> Iterator[Json]: ...
+
+    def pieces(self, index: int, emission: Emission) -> Iterator[Json]: ...
+
+
+def event(content: Json) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+def error_event(error: ApiError) -> bytes:
+    return event(dict(error.body))
+
+
+class Answer:
+    """Collects the emissions of `call`, and words them."""
+
+    def __init__(self, call: Call, words: Format, includes_usage: bool) -> None:
+        self.call = call
+        self._words = words
+        self._includes_usage = includes_usage
+        self._index = call.index
+        self._choices = [Choice() for _ in call.requests]
+
+    def add(self, emissions: Sequence[Emission]) -> None:
+        for emission in emissions:
+            self._choices[self._index[emission.sequence_id]].add(emission)
+
+    def whole(self) -> Json:
+        choices = [self._words.whole(i, choice) for i, choice in enumerate(self._choices)]
+        used = usage(self._choices, self.call.num_choices)
+        return self._envelope(self._words.whole_object, choices) | {"usage": used}
+
+    async def events(
+        self, rounds: AsyncGenerator[Sequence[Emission], None]
+    ) -> AsyncGenerator[bytes, None]:
+        """One write per round; `[DONE]` only after every choice is finished."""
+        opening = [chunk for i in range(len(self._choices)) for chunk in self._words.opening(i)]
+        if opening:
+            yield b"".join(self._chunk(chunk) for chunk in opening)
+        async for emissions in rounds:
+            self.add(emissions)
+            written = b"".join(
+                self._chunk(chunk)
+                for emission in emissions
+                for chunk in self._words.pieces(self._index[emission.sequence_id], emission)
+            )
+            if written:
+                yield written
+        if self._includes_usage:
+            last = self._envelope(self._words.chunk_object, [])
+            yield event(last | {"usage": usage(self._choices, self.call.num_choices)})
+        yield DONE
+
+    def _chunk(self, choice: Json) -> bytes:
+        content = self._envelope(self._words.chunk_object, [choice])
+        return event(content | {"usage": None} if self._includes_usage else content)
+
+    def _envelope(self, kind: str, choices: list[Json]) -> Json:
+        return {
+            "id": self.call.call_id,
+            "object": kind,
+            "created": self.call.created_s,
+            "model": self.call.card.model,
+            "system_fingerprint": self.call.card.fingerprint,
+            "choices": choices,
+        }

@@ -1,0 +1,52 @@
+"""The composition root: from the configuration's args to a Ray Serve application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from cluster.config import ClusterConfig
+from cluster.yaml_file import read_yaml
+from deployments.ingress import Ingress
+from deployments.target import Target
+
+MAX_ONGOING_REQUESTS = 4096
+"""Of each replica: the engine's queue and the limits say no first, and say it in OpenAI's shape."""
+
+CONFIG_FILE = Path(__file__).parents[1] / "ray_config.yaml"
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    """`args` is `applications[0].args` of ray_config.yaml; raises if anything in it is wrong."""
+    config = ClusterConfig.model_validate(args).model_dump(mode="json")
+    target = serve.deployment(
+        name="Target",
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": 0.5},  # what Ray books, so that one core is enough
+        health_check_period_s=2.0,
+        health_check_timeout_s=30.0,
+        graceful_shutdown_timeout_s=5.0,
+    )(Target)
+    ingress = serve.deployment(
+        name="Ingress",
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": 0.25},
+        graceful_shutdown_timeout_s=5.0,
+    )(serve.ingress()(Ingress))
+    return ingress.bind(config, target.bind(config))
+
+
+def _default_args() -> dict[str, Any]:
+    document: Any = read_yaml(CONFIG_FILE)
+    args: dict[str, Any] = document["applications"][0]["args"]
+    return args
+
+
+def __getattr__(name: str) -> Application:
+    """`app`, for `serve build`: built when asked for, so that importing reads no file."""
+    if name != "app":
+        raise AttributeError(name)
+    return build_app(_default_args())

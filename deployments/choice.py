@@ -1,0 +1,74 @@
+"""A choice as it grows from emissions, and what all choices of a call used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from engine.request import DrafterUse, Emission, SpeculationUse, TokenLogprob
+
+
+@dataclass(slots=True)
+class Choice:
+    """Everything emitted so far for one sequence."""
+
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    finish_reason: str | None = None
+    use: SpeculationUse = field(default_factory=SpeculationUse)
+
+    def add(self, emission: Emission) -> None:
+        self.text += emission.text
+        self.logprobs.extend(emission.logprobs)
+        self.num_tokens += len(emission.token_ids)
+        self.num_prompt_tokens = emission.num_prompt_tokens
+        self.num_cached_tokens = emission.num_cached_tokens
+        self.finish_reason = emission.finish_reason
+        self.use = emission.use
+
+
+def usage(choices: Sequence[Choice], num_choices: int) -> dict[str, object]:
+    """OpenAI's `usage` plus `speculation`. A prompt counts once, however many choices it has."""
+    firsts = choices[::num_choices]
+    num_prompt_tokens = sum(choice.num_prompt_tokens for choice in firsts)
+    num_tokens = sum(choice.num_tokens for choice in choices)
+    use = _total([choice.use for choice in choices])
+    return {
+        "prompt_tokens": num_prompt_tokens,
+        "completion_tokens": num_tokens,
+        "total_tokens": num_prompt_tokens + num_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(choice.num_cached_tokens for choice in firsts)
+        },
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": use.num_accepted_tokens,
+            "rejected_prediction_tokens": use.num_draft_tokens - use.num_accepted_tokens,
+        },
+        "speculation": {
+            "num_rounds": use.num_rounds,
+            "num_draft_tokens": use.num_draft_tokens,
+            "num_accepted_tokens": use.num_accepted_tokens,
+            "mean_acceptance_length": use.mean_acceptance_length,
+            "per_drafter": {name: asdict(item) for name, item in use.per_drafter.items()},
+        },
+    }
+
+
+def _total(uses: Sequence[SpeculationUse]) -> SpeculationUse:
+    per_drafter: dict[str, DrafterUse] = {}
+    for use in uses:
+        for name, item in use.per_drafter.items():
+            so_far = per_drafter.get(name, DrafterUse())
+            per_drafter[name] = DrafterUse(
+                so_far.num_rounds + item.num_rounds,
+                so_far.num_draft_tokens + item.num_draft_tokens,
+                so_far.num_accepted_tokens + item.num_accepted_tokens,
+            )
+    return SpeculationUse(
+        num_rounds=sum(use.num_rounds for use in uses),
+        num_emitted_tokens=sum(use.num_emitted_tokens for use in uses),
+        per_drafter=per_drafter,
+    )

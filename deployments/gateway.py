@@ -1,0 +1,130 @@
+"""What the HTTP routes work with: the tokenizer, the target, the limits.
+
+Takes a checked body to the rounds of a call; knows no HTTP but the request that it watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from cluster.config import Limits
+from deployments.call import Call, build_call
+from deployments.errors import ApiError, invalid
+from deployments.model_card import ModelCard
+from deployments.openai_schema import ChatBody, CompletionBody
+from deployments.prompts import chat_prompt, check_prompts, completion_prompts
+from deployments.refusal import RefusedError
+from deployments.target_client import CONTROL_TIMEOUT_S, TargetClient
+from deployments.target_counters import TargetCounters
+from deployments.watch import watched
+from engine.request import Emission
+from engine.text import Text
+
+NUM_TOKENIZER_THREADS = 2
+B = TypeVar("B")
+Rounds = AsyncGenerator[Sequence[Emission], None]
+
+
+class Gateway:
+    """`limits` may be replaced at any time; a request keeps those it started with."""
+
+    def __init__(self, target: TargetClient, text: Text, limits: Limits) -> None:
+        self.target = target
+        self.text = text
+        self.limits = limits
+        self._card: ModelCard | None = None
+        self._threads = ThreadPoolExecutor(NUM_TOKENIZER_THREADS, "tokenizer")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    async def ready_card(self) -> ModelCard:
+        """Asks the target, even if it answered before. Raises ApiError 503 if it does not."""
+        try:
+            self._card = await asyncio.wait_for(self.target.describe(), CONTROL_TIMEOUT_S)
+            return self._card
+        except Exception as error:
+            message = "the model is not loaded yet"
+            raise ApiError(503, message, None, "not_ready", retry_after_s=1) from error
+
+    async def card(self) -> ModelCard:
+        """What the target said first: it stays the same until everything restarts."""
+        return self._card or await self.ready_card()
+
+    async def counters(self) -> list[TargetCounters]:
+        """Of every target replica; of none while none answers."""
+        try:
+            return await self.target.counters()
+        except Exception:
+            return []
+
+    async def chat_call(self, body: ChatBody) -> Call:
+        card = await self._card_for(body.model)
+        prompts = await self._in_thread(chat_prompt, body)
+        self._check(body, prompts, "messages", card)
+        return build_call("chatcmpl", body, prompts, card)
+
+    async def completion_call(self, body: CompletionBody) -> Call:
+        card = await self._card_for(body.model)
+        prompts = await self._in_thread(completion_prompts, body)
+        self._check(body, prompts, "prompt", card)
+        return build_call("cmpl", body, prompts, card)
+
+    async def start(self, call: Call, request: Request) -> Rounds:
+        """The rounds of `call`; returns when the target has taken it, raises if it refuses."""
+        rounds = watched(
+            self.target.generate(call.requests), request, self.limits.request_timeout_s
+        )
+        try:
+            first = await anext(rounds)
+        except RefusedError as error:
+            raise _refused(error) from error
+        return _with_first(first, rounds)
+
+    async def _card_for(self, model: str) -> ModelCard:
+        card = await self.card()
+        if model != card.model:
+            message = f"model: {model!r} does not exist; this server has {card.model!r}"
+            raise ApiError(404, message, "model", "model_not_found")
+        return card
+
+    async def _in_thread(
+        self, tokenize: Callable[[Text, B], list[list[int]]], body: B
+    ) -> list[list[int]]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, tokenize, self.text, body)
+
+    def _check(
+        self,
+        body: ChatBody | CompletionBody,
+        prompts: Sequence[Sequence[int]],
+        parameter: str,
+        card: ModelCard,
+    ) -> None:
+        limit = self.limits.max_choices
+        if len(prompts) * body.num_choices > limit:
+            raise invalid("n", f"n: at most {limit} choices over all prompts", "invalid_value")
+        most = card.max_sequence_length - 1
+        max_prompt_tokens = min(most, self.limits.max_prompt_tokens or most)
+        check_prompts(prompts, parameter, card.vocab_size, max_prompt_tokens)
+
+
+def _refused(error: RefusedError) -> ApiError:
+    refusal = error.refusal
+    if refusal.kind == "full":
+        return ApiError(503, refusal.message, None, "overloaded", retry_after_s=1)
+    return invalid(refusal.parameter, refusal.message, "invalid_value")
+
+
+async def _with_first(first: Sequence[Emission], rounds: Rounds) -> Rounds:
+    try:
+        yield first
+        async for emissions in rounds:
+            yield emissions
+    finally:
+        await rounds.aclose()

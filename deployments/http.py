@@ -1,0 +1,133 @@
+"""The HTTP application: routes, error shapes, streams. Needs no Ray and no torch."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from deployments.answer import Answer, Json
+from deployments.chat import ChatFormat
+from deployments.completions import CompletionFormat
+from deployments.errors import ApiError, ClientGoneError, internal, invalid
+from deployments.gateway import Gateway
+from deployments.json_body import read_json
+from deployments.metrics import CONTENT_TYPE, render_metrics
+from deployments.model_card import ModelCard
+from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, parse_body
+from deployments.sse import EventStream
+from engine.errors import CapacityError, InvalidRequestError
+
+_LOG = logging.getLogger("hedgerow.http")
+
+
+class Routes:
+    """The endpoints, on `gateway`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def chat(self, request: Request) -> Response:
+        limits = self._gateway.limits
+        body = parse_body(ChatBody, await read_json(request, limits.max_body_bytes))
+        call = await self._gateway.chat_call(body)
+        words = ChatFormat(self._gateway.text, bool(body.logprobs))
+        return await self._answer(request, body, Answer(call, words, body.includes_usage))
+
+    async def completion(self, request: Request) -> Response:
+        limits = self._gateway.limits
+        body = parse_body(CompletionBody, await read_json(request, limits.max_body_bytes))
+        call = await self._gateway.completion_call(body)
+        words = CompletionFormat(self._gateway.text, body.logprobs is not None)
+        return await self._answer(request, body, Answer(call, words, body.includes_usage))
+
+    async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
+        rounds = await self._gateway.start(answer.call, request)
+        if body.stream:
+            return EventStream(answer.events(rounds))
+        async for emissions in rounds:
+            answer.add(emissions)
+        return JSONResponse(answer.whole())
+
+    async def models(self, request: Request) -> Response:
+        card = await self._gateway.card()
+        return JSONResponse({"object": "list", "data": [_model(card)]})
+
+    async def model(self, request: Request) -> Response:
+        card, name = await self._gateway.card(), request.path_params["name"]
+        if name != card.model:
+            message = f"model: {name!r} does not exist; this server has {card.model!r}"
+            raise ApiError(404, message, "model", "model_not_found")
+        return JSONResponse(_model(card))
+
+    async def health(self, request: Request) -> Response:
+        await self._gateway.ready_card()
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        counters = await self._gateway.counters()
+        return Response(render_metrics(counters), media_type=CONTENT_TYPE)
+
+
+def _model(card: ModelCard) -> Json:
+    return {
+        "id": card.model,
+        "object": "model",
+        "created": card.created_s,
+        "owned_by": "hedgerow",
+        "max_model_len": card.max_sequence_length,
+    }
+
+
+def build_http(gateway: Gateway) -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    routes = Routes(gateway)
+    app.add_route("/v1/chat/completions", routes.chat, methods=["POST"])
+    app.add_route("/v1/completions", routes.completion, methods=["POST"])
+    app.add_route("/v1/models", routes.models, methods=["GET"])
+    app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
+    app.add_route("/health", routes.health, methods=["GET"])
+    app.add_route("/metrics", routes.metrics, methods=["GET"])
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(InvalidRequestError, _invalid_request)
+    app.add_exception_handler(CapacityError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientGoneError, _client_gone)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def _response(error: ApiError) -> Response:
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _response(error)
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    parameter = error.parameter if isinstance(error, InvalidRequestError) else None
+    return _response(invalid(parameter, str(error), "invalid_value"))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    code = {404: "unknown_url", 405: "method_not_supported"}.get(error.status_code)
+    shown = ApiError(error.status_code, message, None, code)
+    return JSONResponse(shown.body, status_code=error.status_code, headers=error.headers)
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    """Nobody reads it; 499 is nginx's word for it."""
+    return Response(status_code=499)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
+    return _response(internal())

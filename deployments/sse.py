@@ -1,0 +1,48 @@
+"""Server-sent events that never end cleanly unless everything was sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from deployments.answer import error_event
+from deployments.errors import ApiError, ClientGoneError, internal
+
+_LOG = logging.getLogger("hedgerow.http")
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class StreamCutError(Exception):
+    """Raised into the server after an error event, so that it cuts the connection."""
+
+
+class EventStream(Response):
+    """Sends `events`; the producer watches for the client's disconnect, so this does not."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__()
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        try:
+            async for written in self._events:
+                await send({"type": "http.response.body", "body": written, "more_body": True})
+        except ClientGoneError:
+            return
+        except Exception as error:
+            _LOG.error("a stream failed: %s", type(error).__name__)
+            shown = error if isinstance(error, ApiError) else internal()
+            body = error_event(shown)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            raise StreamCutError from error
+        finally:
+            await self._events.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,98 @@
+"""A target replica: one copy of the model on one device, stepped by one thread.
+
+What crosses its handle is plain data. Its settings change live; a failed engine fails the health
+check, and Serve starts another replica.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from cluster.config import ClusterConfig, TargetSettings
+from deployments.engine_thread import EngineThread
+from deployments.latencies import Latencies, Stopwatch
+from deployments.model_card import ModelCard, fingerprint
+from deployments.refusal import Refusal
+from deployments.selectors import build_selectors
+from deployments.target_counters import TargetCounters
+from engine.config import DrafterConfig, TargetConfig
+from engine.errors import CapacityError, InvalidRequestError
+from engine.model_files import resolve_model
+from engine.request import Emission, GenerationRequest, SpeculationOptions
+
+
+class Target:
+    """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers."""
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        from engine.build import build_engine  # loads torch, which only this process may
+
+        self._config = ClusterConfig.model_validate(config)
+        section = self._config.target
+        target = TargetConfig(**section.model_dump())
+        drafters = [DrafterConfig(**drafter.model_dump()) for drafter in self._config.drafters]
+        self._engine = build_engine(target, drafters)
+        facts = (section.model, section.dtype, section.numerics, section.device)
+        self._card = ModelCard(
+            model=section.model,
+            vocab_size=self._engine.vocab_size,
+            max_sequence_length=self._engine.max_sequence_length,
+            fingerprint=fingerprint(resolve_model(section.model), *facts),
+            created_s=int(time.time()),
+        )
+        self._latencies = Latencies()
+        self._settings = TargetSettings()
+        self._engine.use_selectors(*build_selectors(self._settings))
+        self._thread = EngineThread(self._engine)
+
+    async def reconfigure(self, user_config: Mapping[str, object]) -> None:
+        """Applies new settings between two rounds; wrong ones are refused and change nothing."""
+        settings = TargetSettings.model_validate(user_config)
+        for path, drafter in settings.unknown_drafters(self._config):
+            raise ValueError(f"{path}: {drafter!r} is no configured drafter")
+        default, named = build_selectors(settings)
+        await self._thread.run(lambda: self._engine.use_selectors(default, named))
+        self._settings = settings
+
+    async def describe(self) -> ModelCard:
+        """For health too: a failed engine does not answer."""
+        self._thread.check()
+        return self._card
+
+    async def counters(self) -> TargetCounters:
+        engine = await self._thread.run(self._engine.counters)
+        return TargetCounters(engine=engine, latencies=self._latencies)
+
+    async def check_health(self) -> None:
+        self._thread.check()
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[list[Emission] | Refusal, None]:
+        """One item per round, with the emissions of all `requests`; or one refusal alone."""
+        stopwatch = Stopwatch(self._latencies, time.monotonic())
+        rounds = self._thread.generate(requests)
+        try:
+            for request in requests:
+                self._check_names(request.speculation)
+            async for emissions in rounds:
+                stopwatch.note(emissions, time.monotonic())
+                yield emissions
+        except InvalidRequestError as error:
+            yield Refusal("invalid", error.parameter, str(error))
+        except CapacityError as error:
+            yield Refusal("full", None, str(error))
+        finally:
+            await rounds.aclose()
+
+    def _check_names(self, options: SpeculationOptions) -> None:
+        configured = [drafter.name for drafter in self._config.drafters]
+        for name in options.drafters or ():
+            if name not in configured:
+                raise InvalidRequestError("hedgerow.drafters", name, f"some of {configured}")
+        selectors = sorted(self._settings.selectors)
+        if options.selector is not None and options.selector not in selectors:
+            raise InvalidRequestError(
+                "hedgerow.selector", options.selector, f"one of {selectors}, or none"
+            )

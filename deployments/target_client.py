@@ -1,0 +1,58 @@
+"""The ingress's view of the target: three calls, over a Serve handle."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+from deployments.model_card import ModelCard
+from deployments.refusal import Refusal, RefusedError
+from deployments.target_counters import TargetCounters
+from engine.request import Emission, GenerationRequest
+
+CONTROL_TIMEOUT_S = 5.0
+
+
+class TargetClient(Protocol):
+    async def describe(self) -> ModelCard: ...
+
+    async def counters(self) -> list[TargetCounters]:
+        """Of every replica."""
+        ...
+
+    def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[list[Emission], None]:
+        """Closing it stops the work. Raises RefusedError first if the target takes none of it."""
+        ...
+
+
+class HandleClient:
+    """Over the handle of the deployment Target."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def describe(self) -> ModelCard:
+        card: ModelCard = await self._handle.describe.remote()
+        return card
+
+    async def counters(self) -> list[TargetCounters]:
+        response = self._handle.broadcast("counters")
+        found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
+        return found
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[list[Emission], None]:
+        response = self._handle.options(stream=True).generate.remote(list(requests))
+        is_complete = False
+        try:
+            async for item in response:
+                if isinstance(item, Refusal):
+                    raise RefusedError(item)
+                yield item
+            is_complete = True
+        finally:
+            if not is_complete:
+                response.cancel()

@@ -1,0 +1,14 @@
+"""What one target replica counted since it started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.latencies import Latencies
+from engine.counters import EngineCounters
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCounters:
+    engine: EngineCounters
+    latencies: Latencies

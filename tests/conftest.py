@@ -1,0 +1,114 @@
+"""One running application per session, started by the command that users run."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from openai import OpenAI
+
+ROOT = Path(__file__).parents[1]
+START_S = 300.0
+STOP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """`folder` is Ray's temporary folder, with the token and the log."""
+
+    url: str
+    folder: Path
+    config: Path
+    process: subprocess.Popen[bytes]
+
+    def metric(self, name: str) -> float:
+        """Sum over labels of one of our metrics."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        found = [line for line in lines if re.match(rf"hedgerow:{name}[ {{]", line)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    def wait_until_idle(self, timeout_s: float = 10.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while self.metric("num_requests_running") or self.metric("num_requests_waiting"):
+            assert time.monotonic() < deadline_s, "the target still works"
+
+
+def _test_config() -> dict[str, Any]:
+    """The repository's own file, exact and with selectors to name."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
+    application = document["applications"][0]
+    application["args"]["target"]["numerics"] = "invariant"
+    (target,) = [d for d in application["deployments"] if d["name"] == "Target"]
+    target["user_config"]["speculation"] = "on"
+    target["user_config"]["selectors"] = {
+        "plain": {"name": "fixed"},
+        "eager": {"name": "fixed", "drafter": "lookup", "draft_length": 8},
+    }
+    return document
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _start(config: Path, output: Path) -> App:
+    """Runs the command; raises with what it printed if it does not come up."""
+    port = _free_port()
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    deadline_s, token = time.monotonic() + START_S, None
+    while token is None and process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+        token = re.search(r"RAY_AUTH_TOKEN_PATH=(\S+)\n", output.read_text())
+    if token is None:
+        _stop(process)
+        raise AssertionError(f"the application did not start:\n{output.read_text()}")
+    return App(f"http://127.0.0.1:{port}", Path(token[1]).parent, config, process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGINT)
+    return process.wait(STOP_S)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    config = folder / "ray_config.yaml"
+    config.write_text(yaml.safe_dump(_test_config()))
+    running = _start(config, folder / "output")
+    try:
+        yield running
+    finally:
+        assert _stop(running.process) == 0
+        assert not running.folder.exists()
+
+
+@pytest.fixture(scope="session")
+def app_url(app: App) -> str:
+    return app.url
+
+
+@pytest.fixture(scope="session")
+def client(app_url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{app_url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client

@@ -1,0 +1,224 @@
+"""A fake engine behind the real thread, target client and HTTP application: no Ray, no model."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from cluster.config import Limits
+from deployments.engine_thread import EngineThread
+from deployments.gateway import Gateway
+from deployments.http import build_http
+from deployments.latencies import Latencies
+from deployments.model_card import ModelCard
+from deployments.refusal import Refusal, RefusedError
+from deployments.target_counters import TargetCounters
+from engine.counters import EngineCounters
+from engine.errors import CapacityError
+from engine.request import (
+    DrafterUse,
+    Emission,
+    FinishReason,
+    GenerationRequest,
+    SpeculationUse,
+    TokenLogprob,
+)
+from engine.text import Text
+from engine.token_bytes import byte_level_alphabet
+
+SCRIPT = "Grüße 😀 from the hedge. "
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'assistant' and loop.first %}"
+    "{{ raise_exception('must start with the user') }}{% endif %}"
+    "{{ m.role }}: {{ m.content }}\n{% endfor %}"
+)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer whose tokens are single bytes, with an end token and a chat template."""
+    folder = tmp_path_factory.mktemp("model")
+    vocab = {character: index for index, character in enumerate(sorted(byte_level_alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|end|>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text(model_dir: Path) -> Text:
+    return Text.load(model_dir)
+
+
+@dataclass
+class FakeEngine:
+    """Answers SCRIPT over and over, three bytes a round; sees no stop strings but `hedge`."""
+
+    text: Text
+    capacity: int = 8
+    tokens_per_round: int = 3
+    fails_at_round: int | None = None
+    num_rounds: int = 0
+    live: dict[str, tuple[GenerationRequest, int]] = field(default_factory=dict)
+    seen: list[GenerationRequest] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+
+    def submit(self, request: GenerationRequest) -> None:
+        if len(self.live) >= self.capacity:
+            raise CapacityError("queue", len(self.live) + 1, self.capacity)
+        self.seen.append(request)
+        self.live[request.sequence_id] = (request, 0)
+
+    def cancel(self, sequence_id: str) -> None:
+        if self.live.pop(sequence_id, None):
+            self.cancelled.append(sequence_id)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.live)
+
+    def step(self) -> list[Emission]:
+        self.num_rounds += 1
+        if self.num_rounds == self.fails_at_round:
+            raise RuntimeError("out of memory")
+        return [self._advance(*item) for item in list(self.live.values())]
+
+    def _advance(self, request: GenerationRequest, num_done: int) -> Emission:
+        num_end = min(num_done + self.tokens_per_round, request.max_tokens)
+        script = self.text.encode(SCRIPT, add_special_tokens=False)
+        ids = list(itertools.islice(itertools.cycle(script), num_end))
+        reason: FinishReason | None = "length" if num_end == request.max_tokens else None
+        detokenizer = self.text.detokenizer()
+        before = "".join(detokenizer.push(i) for i in ids[:num_done])
+        written = before + "".join(detokenizer.push(i) for i in ids[num_done:])
+        if reason:
+            written += detokenizer.flush()
+        for stop in request.stop:
+            if stop in written:
+                written, reason = written[: written.index(stop)], "stop"
+        if reason:
+            del self.live[request.sequence_id]
+        else:
+            self.live[request.sequence_id] = (request, num_end)
+        return self._emission(request, ids, num_done, written[len(before) :], reason)
+
+    def _emission(
+        self,
+        request: GenerationRequest,
+        ids: Sequence[int],
+        num_done: int,
+        written: str,
+        reason: FinishReason | None,
+    ) -> Emission:
+        new, num = tuple(ids[num_done:]), request.sampling.logprobs
+        top = tuple((i, -1.0 - i) for i in range(num or 0))
+        return Emission(
+            sequence_id=request.sequence_id,
+            token_ids=new,
+            text=written,
+            logprobs=() if num is None else tuple(TokenLogprob(i, -0.5, top) for i in new),
+            finish_reason=reason,
+            num_prompt_tokens=len(request.prompt_ids),
+            num_cached_tokens=1,
+            use=SpeculationUse(
+                -(-len(ids) // max(1, self.tokens_per_round)),
+                len(ids),
+                {"lookup": DrafterUse(2, 5, 3)},
+            ),
+        )
+
+
+class FakeTarget:
+    """The target's side of the handle, in this process."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.thread = EngineThread(engine)
+        self.is_loaded = True
+
+    async def describe(self) -> ModelCard:
+        if not self.is_loaded:
+            await asyncio.Event().wait()
+        return ModelCard("tiny", 257, 512, "fp_test", 1700000000)
+
+    async def counters(self) -> list[TargetCounters]:
+        use = {"lookup": DrafterUse(2, 5, 3)}
+        engine = EngineCounters(
+            num_running=1,
+            num_waiting=2,
+            num_kv_blocks=10,
+            num_kv_blocks_used=5,
+            num_prompt_tokens=7,
+            num_cached_tokens=3,
+            num_emitted_tokens=11,
+            num_rounds=4,
+            num_preemptions=1,
+            num_requests_finished=2,
+            per_drafter=use,
+        )
+        return [TargetCounters(engine, Latencies())] * 2
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[list[Emission], None]:
+        rounds = self.thread.generate(requests)
+        try:
+            async for emissions in rounds:
+                yield emissions
+        except CapacityError as error:
+            raise RefusedError(Refusal("full", None, str(error))) from error
+        finally:
+            await rounds.aclose()
+
+
+@dataclass
+class Server:
+    """A running application with everything a test may look at."""
+
+    engine: FakeEngine
+    target: FakeTarget
+    gateway: Gateway
+    client: httpx.AsyncClient
+
+    async def post(self, path: str, **body: object) -> httpx.Response:
+        return await self.client.post(path, json={"model": "tiny", **body})
+
+    async def events(self, path: str, **body: object) -> list[str]:
+        """The data of every event."""
+        answer = await self.post(path, stream=True, **body)
+        assert answer.headers["content-type"].startswith("text/event-stream"), answer.text
+        return [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+
+
+Serving = Callable[..., AbstractAsyncContextManager[Server]]
+
+
+@pytest.fixture
+def serving(text: Text) -> Serving:
+    """`async with serving(limits, **engine) as server`."""
+
+    @asynccontextmanager
+    async def serve(limits: Limits | None = None, **engine: Any) -> AsyncIterator[Server]:
+        fake = FakeEngine(text, **engine)
+        target = FakeTarget(fake)
+        gateway = Gateway(target, text, limits or Limits())
+        transport = httpx.ASGITransport(build_http(gateway), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield Server(fake, target, gateway, client)
+        target.thread.stop()
+        gateway.close()
+
+    return serve

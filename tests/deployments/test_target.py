@@ -1,0 +1,264 @@
+"""The target replica and its thread, without Ray: settings, refusals, failures, freeing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.config import ClusterConfig, DrafterSection, TargetSection, TargetSettings
+from deployments.app import app, build_app
+from deployments.engine_thread import EngineStoppedError, EngineThread
+from deployments.latencies import BOUNDS_S, Histogram, Latencies, Stopwatch
+from deployments.model_card import fingerprint
+from deployments.refusal import Refusal
+from deployments.selectors import build_selectors
+from deployments.target import Target
+from engine.config import DrafterConfig, TargetConfig
+from engine.errors import CapacityError
+from engine.request import Emission, GenerationRequest, SpeculationOptions
+from policies.fixed import FixedSelector
+from policies.rule import RuleSelector
+from policies.selector import Context, Decision
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(test(), 30)
+
+    asyncio.run(bounded())
+
+
+def request(name: str, max_tokens: int = 6, **options: Any) -> GenerationRequest:
+    return GenerationRequest(name, (1, 2), max_tokens, **options)
+
+
+def context() -> Context:
+    return Context("a", "default", {"lookup": 5}, {})
+
+
+def test_the_file_s_sections_have_exactly_the_engine_s_fields() -> None:
+    assert list(TargetSection.model_fields) == [field.name for field in fields(TargetConfig)]
+    assert list(DrafterSection.model_fields) == [field.name for field in fields(DrafterConfig)]
+
+
+def test_the_application_is_built_from_args_and_from_the_repository_s_file() -> None:
+    assert build_app({}) is not None
+    assert app is not None
+
+
+def test_wrong_args_are_refused_before_anything_starts() -> None:
+    with pytest.raises(ValidationError, match="modl"):
+        build_app({"target": {"modl": "x"}})
+
+
+def test_settings_build_the_selectors_that_they_name() -> None:
+    settings = TargetSettings.model_validate(
+        {
+            "selector": {
+                "name": "rule",
+                "lookups": ["lookup"],
+                "draft_length": 3,
+                "otherwise": {"drafter": "small", "draft_length": 2},
+            },
+            "selectors": {"one": {"name": "fixed", "drafter": "lookup", "draft_length": 4}},
+        }
+    )
+    default, named = build_selectors(settings)
+    assert isinstance(default, RuleSelector)
+    assert default.choose([context()]) == [Decision("lookup", 3)]
+    assert isinstance(named["one"], FixedSelector)
+    assert named["one"].choose([context()]) == [Decision("lookup", 4)]
+
+
+def test_speculation_off_decodes_plainly_whatever_is_named() -> None:
+    section = {"name": "fixed", "drafter": "lookup", "draft_length": 4}
+    settings = {"speculation": False, "selector": section, "selectors": {"one": section}}
+    default, named = build_selectors(TargetSettings.model_validate(settings))
+    for selector in (default, named["one"]):
+        assert selector.choose([context()]) == [Decision()]
+
+
+class FakeTarget(Target):
+    """Target on the fake engine, past its loading."""
+
+    def __init__(self, engine: Any) -> None:
+        drafters = [{"name": "lookup", "kind": "prompt_lookup"}]
+        self._config = ClusterConfig.model_validate({"drafters": drafters})
+        self._engine = engine
+        self._settings = TargetSettings()
+        self._latencies = Latencies()
+        self._thread = EngineThread(engine)
+
+    async def items(self, *requests: GenerationRequest) -> list[list[Emission] | Refusal]:
+        return [item async for item in self.generate(requests)]
+
+
+def test_all_rounds_of_all_requests_arrive_in_order(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            target = FakeTarget(server.engine)
+            items = await target.items(request("a", 9), request("b", 5))
+            emissions = [e for item in items if isinstance(item, list) for e in item]
+            assert sum(len(e.token_ids) for e in emissions if e.sequence_id == "a") == 9
+            assert [e.finish_reason for e in emissions if e.sequence_id == "b"] == [None, "length"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        (SpeculationOptions(drafters=("nobody",)), "hedgerow.drafters"),
+        (SpeculationOptions(selector="nobody"), "hedgerow.selector"),
+    ],
+)
+def test_unknown_names_are_refused_as_data(
+    serving: Any, options: SpeculationOptions, parameter: str
+) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            target = FakeTarget(server.engine)
+            (item,) = await target.items(request("a", speculation=options))
+            assert isinstance(item, Refusal)
+            assert (item.kind, item.parameter) == ("invalid", parameter)
+            assert not server.engine.seen
+
+    run(test)
+
+
+def test_a_full_queue_takes_none_of_the_call_s_requests(serving: Any) -> None:
+    async def test() -> None:
+        async with serving(capacity=1) as server:
+            target = FakeTarget(server.engine)
+            (item,) = await target.items(request("a"), request("b"))
+            assert isinstance(item, Refusal)
+            assert item.kind == "full"
+            assert server.engine.cancelled == ["a"]
+
+    run(test)
+
+
+def test_closing_a_stream_frees_its_sequences_within_one_round(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            target = FakeTarget(server.engine)
+            rounds = target.generate([request("a", 10**6), request("b", 10**6)])
+            await anext(rounds)
+            await rounds.aclose()
+            num_rounds = server.engine.num_rounds
+            await target._thread.run(lambda: None)
+            assert sorted(server.engine.cancelled) == ["a", "b"]
+            assert server.engine.num_rounds <= num_rounds + 1
+
+    run(test)
+
+
+def test_a_cancelled_submission_leaves_nothing_behind(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            thread = EngineThread(server.engine)
+            task = asyncio.ensure_future(anext(thread.generate([request("a", 10**6)])))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await thread.run(lambda: None)
+            assert not server.engine.live
+            thread.stop()
+
+    run(test)
+
+
+def test_a_failed_engine_fails_its_streams_health_and_later_calls(serving: Any) -> None:
+    async def test() -> None:
+        async with serving(fails_at_round=2) as server:
+            target = FakeTarget(server.engine)
+            with pytest.raises(EngineStoppedError, match="RuntimeError"):
+                await target.items(request("a", 100))
+            for call in (target.check_health, target.describe):
+                with pytest.raises(EngineStoppedError):
+                    await call()
+            with pytest.raises(EngineStoppedError):
+                await target.items(request("b"))
+
+    run(test)
+
+
+def test_a_stopped_thread_says_so(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            thread = EngineThread(server.engine)
+            thread.stop()
+            with pytest.raises(EngineStoppedError, match="stopped"):
+                await thread.run(lambda: None)
+
+    run(test)
+
+
+def test_an_error_of_a_command_reaches_its_caller_and_nobody_else(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            thread = EngineThread(server.engine)
+
+            def fail() -> None:
+                raise CapacityError("x", 2, 1)
+
+            with pytest.raises(CapacityError):
+                await thread.run(fail)
+            thread.check()
+            thread.stop()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"selector": {"name": "rule", "lookups": ["nobody"]}},
+        {"selector": {"name": "unheard of"}},
+        {"speculation": "perhaps"},
+    ],
+)
+def test_wrong_settings_change_nothing(serving: Any, settings: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            target = FakeTarget(server.engine)
+            before = target._settings
+            with pytest.raises(ValueError, match=r"nobody|unheard|'on' or 'off'"):
+                await target.reconfigure(settings)
+            assert target._settings == before
+
+    run(test)
+
+
+def test_a_round_of_several_tokens_is_that_many_equal_waits() -> None:
+    latencies = Latencies()
+    stopwatch = Stopwatch(latencies, 10.0)
+    stopwatch.note([Emission("a", (1,), "x")], 10.5)
+    stopwatch.note([Emission("a", (1, 2, 3), "x", finish_reason="stop")], 11.1)
+    assert latencies.first_token.sum_s == pytest.approx(0.5)
+    assert sum(latencies.between_tokens.counts) == 3
+    assert latencies.between_tokens.sum_s == pytest.approx(0.6)
+    assert latencies.whole_request.sum_s == pytest.approx(1.1)
+    assert latencies.num_finished == {"stop": 1}
+
+
+def test_an_observation_on_a_bound_counts_below_it() -> None:
+    histogram = Histogram()
+    histogram.observe(BOUNDS_S[3])
+    histogram.observe(BOUNDS_S[-1] + 1)
+    assert histogram.counts[3] == 1
+    assert histogram.counts[-1] == 1
+
+
+def test_the_fingerprint_follows_the_model_and_the_numerics(tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = fingerprint(tmp_path, "fast")
+    assert fingerprint(tmp_path, "invariant") != before
+    (tmp_path / "config.json").write_text("{ }")
+    assert fingerprint(tmp_path, "fast") != before
