@@ -50,6 +50,11 @@ class Sequence:
         """Longest draft that can be accepted: the bonus token follows it."""
         return max(0, self._max_tokens - self.num_generated - 1)
 
+    def may_use(self, drafter: str) -> bool:
+        """Whether the request allows this drafter."""
+        allowed = self.request.speculation.drafters
+        return allowed is None or drafter in allowed
+
     def append(self, token: int) -> None:
         """Adds a verified token, and finishes the sequence if it ends there."""
         self.tokens.append(token)

@@ -168,9 +168,10 @@ def test_the_tokens_kept_are_those_of_the_definition(
 ) -> None:
     params = replace(params, temperature=1.0)
     row = np.array(logits, dtype=np.float32)
-    kept = truncate(row - row.max(), params)
+    scaled = row - row.max()  # may make equal what differs by less than float32 holds
+    kept = truncate(scaled, params)
     try:
-        expected = reference_kept(row.tolist(), params)
+        expected = reference_kept(scaled.tolist(), params)
     except TooClose:
         assume(False)
     if kept is None:

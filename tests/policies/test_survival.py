@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policies.arms import Arms
-from policies.cost_model import CostModel
+from policies.cost_model import ArmPrices, CostModel
 from policies.features import Features
 from policies.prices import FixedPrices
 from policies.rate import Rate
@@ -173,13 +173,12 @@ def test_a_draft_cut_by_the_end_is_not_held_against_the_drafter() -> None:
 
 
 def test_arms_come_and_go_and_the_others_keep_their_counts() -> None:
-    costs = CostModel(ARMS)
-    selector = SurvivalSelector(ARMS, costs, np.random.default_rng(0))
+    costs = CostModel()
+    selector = SurvivalSelector(ARMS, ArmPrices(costs, ARMS), np.random.default_rng(0))
     learn(selector, context(lookup=8), 2, 50)
     before = selector.table.num_at_risk[ARMS.index["lookup"]]
     arms = Arms({"model": (1, 2, 4), "new": (3,), "lookup": (1, 2, 4, 8)})
-    costs.use_arms(arms)
-    selector.use_arms(arms)
+    selector.use_arms(arms, ArmPrices(costs, arms))
     assert (selector.table.num_at_risk[3] == before).all()
     assert selector.table.num_at_risk[:3].sum() == 0
     (decision,) = selector.choose([context(lookup=8)])
