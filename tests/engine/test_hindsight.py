@@ -15,8 +15,8 @@ from engine.request import GenerationRequest
 from policies.fixed import FixedSelector
 from policies.selector import Context, Decision, Outcome
 
-LENGTHS = (1, 4, 16)
-LONGEST = 16
+LENGTHS = (1, 2, 4)
+LONGEST = 4
 
 
 class Watching:
