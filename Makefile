@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SOURCES := benchmarks cluster deployments engine policies
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
-.PHONY: install serve test check prove bench-decoding clean
+.PHONY: install serve test check prove bench-decoding bench-select clean
 
 install: $(STAMP)
 
@@ -42,6 +42,9 @@ prove: install
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-select: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.selection
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     "selector name": (
         lambda c: target_settings(c).update(selector={"name": "rul"}),
         "applications[0].deployments[1].user_config.selector: name 'rul' is unknown; "
-        "one of 'fixed', 'rule'",
+        "one of 'fixed', 'rule', 'ucbspec', 'exp3spec', 'hedge', 'normalhedge', 'survival'",
     ),
     "selector without name": (
         lambda c: target_settings(c).update(selector={"draft_length": 3}),
