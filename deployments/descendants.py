@@ -27,15 +27,14 @@ class Descendants:
         """Remembers who is there now. A `Process` is known by pid and start time."""
         self._known.update(psutil.Process().children(recursive=True))
 
-    def end(self, grace_s: float) -> int:
-        """Asks all of them to end, then makes them; the number that is left, which should be 0."""
+    def end(self, grace_s: float) -> None:
+        """Asks all of them to end, then makes them, and waits until they have."""
         self.note()
         _each(self._known, psutil.Process.terminate)
-        _, alive = psutil.wait_procs(self._known, timeout=grace_s)
+        psutil.wait_procs(self._known, timeout=grace_s)
         self.note()
         _each(self._known, psutil.Process.kill)
-        _, alive = psutil.wait_procs(self._known, timeout=grace_s)
-        return len(alive)
+        psutil.wait_procs(self._known, timeout=grace_s)
 
 
 def _each(processes: Iterable[psutil.Process], act: object) -> None:

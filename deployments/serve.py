@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,14 @@ def _plan(config: Path, host: str | None, port: int | None) -> Plan:
 def _prepare(model: str) -> int:
     """Fetches and converts; shows its progress, and says itself what went wrong. Exit status."""
     command = [sys.executable, "-m", "engine.prepare", model]
-    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()  # it removes what is half-made; killing it would not
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        process.kill()
 
 
 def _serve(plan: Plan) -> int:

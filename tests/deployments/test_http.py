@@ -325,6 +325,21 @@ def test_limits_of_the_configuration_bound_a_request(serving: Any) -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(COMPLETIONS, {"prompt": ["a"] * 3}), (CHAT, {"messages": [USER], "n": 3})],
+)
+def test_too_many_choices_are_refused_before_any_text_is_tokenized(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, path: str, body: Json
+) -> None:
+    async def test() -> None:
+        async with serving(Limits(max_choices=2)) as server:
+            monkeypatch.setattr(server.gateway.text, "encode", None)
+            assert (await error_of(server, path, 400, **body))["param"] == "n"
+
+    run(test)
+
+
 def test_an_unknown_model_is_not_found(serving: Any) -> None:
     async def test() -> None:
         async with serving() as server:
@@ -415,6 +430,7 @@ def test_metrics_add_up_the_replicas_under_vllm_s_names(serving: Any) -> None:
             lines = (await server.client.get("/metrics")).text.splitlines()
             assert "hedgerow:num_requests_running 2.0" in lines
             assert "hedgerow:generation_tokens_total 22.0" in lines
+            assert "hedgerow:num_requests_finished_total 4.0" in lines
             assert "hedgerow:kv_cache_usage_perc 0.5" in lines
             accepted = 'hedgerow:spec_decode_num_accepted_tokens_total{drafter="lookup"} 6.0'
             assert accepted in lines
