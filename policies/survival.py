@@ -36,7 +36,7 @@ class Survival:
 
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
-    evaluation_share: float = 0.02
+    evaluation_share: float = 0.05
     novelty: float = 100.0
     least_evaluation: float = 0.1
     correction_weight: float | None = 8.0

@@ -19,7 +19,7 @@ class Shrinkage:
     """How many observations the coarser estimate is worth at each level, and the last of them."""
 
     cell_weight: float = 32.0
-    drafter_weight: float = 8.0
+    drafter_weight: float = 32.0
     prior: float = 0.6
 
 
