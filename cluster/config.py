@@ -165,7 +165,7 @@ class SurvivalSection(LearnerSection):
     """
 
     name: Literal["survival"] = "survival"
-    evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.02
+    evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
 
 
 SelectorSection = Annotated[
