@@ -1,5 +1,5 @@
 # Everything runs in .venv, which `make install` builds from constraints.txt.
-# make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1
+# make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1; make bench-replay TRACES=folder
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 SOURCES := benchmarks cluster deployments engine policies
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
-.PHONY: install serve test check prove bench-decoding bench-select clean
+.PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
+	record-traces clean
 
 install: $(STAMP)
 
@@ -45,6 +46,18 @@ bench-decoding: install
 
 bench-select: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.selection
+
+bench-replay: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(TRACES),TRACES=$(TRACES)) $(BIN)/python -m benchmarks.replay
+
+bench-regret: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.regret
+
+bench-selector-cost: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+record-traces: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
