@@ -15,6 +15,7 @@ from policies.step_curve import StepCurve, StepTime
 _KEPT_CALLS = 128
 _REFIT_EVERY = 16  # measured calls
 _KEPT_DRAFTS = 0.98  # of the mean number of draft tokens in a step, with every step
+_REPRICE_EVERY = 16  # measured evaluations
 _KEPT_EVALUATIONS = 0.95  # of what is known of scoring, with every call
 
 
@@ -38,14 +39,17 @@ class _CallCost:
         self._num_unfitted = 0
         self._weights: Floats = np.zeros(3)
 
-    def observe(self, call: DraftTime) -> None:
+    def observe(self, call: DraftTime) -> bool:
+        """Whether the price is another now."""
         self._calls.append(call)
         self._num_unfitted += 1
-        if self._num_unfitted >= _REFIT_EVERY or len(self._calls) < _REFIT_EVERY:
-            self._num_unfitted = 0
-            features = [(1, c.draft_length, c.num_tokens) for c in self._calls]
-            seconds = np.array([c.seconds for c in self._calls])
-            self._weights = fit_linear(np.array(features, np.float64), seconds)
+        if self._num_unfitted < _REFIT_EVERY <= len(self._calls):
+            return False
+        self._num_unfitted = 0
+        features = [(1, c.draft_length, c.num_tokens) for c in self._calls]
+        seconds = np.array([c.seconds for c in self._calls])
+        self._weights = fit_linear(np.array(features, np.float64), seconds)
+        return True
 
     def seconds(self, lengths: Floats, num_sequences: int) -> Floats:
         """One sequence's part of a call that all sequences share, by its draft length."""
@@ -81,30 +85,46 @@ class CostModel:
         self._calls: dict[str, _CallCost] = {}
         self._evaluations: dict[str, _EvaluationCost] = {}
         self._drafts_per_sequence = 0.0
+        self._num_evaluations = 0
+        self._version = 0
 
     def observe_step(self, step: StepTime, num_draft_tokens: int) -> None:
-        self._curve.observe(step)
+        self._version += self._curve.observe(step)
         mean = num_draft_tokens / max(step.num_sequences, 1)
         self._drafts_per_sequence += (1 - _KEPT_DRAFTS) * (mean - self._drafts_per_sequence)
 
     def observe_draft(self, call: DraftTime) -> None:
-        self._calls.setdefault(call.drafter, _CallCost()).observe(call)
+        self._version += self._calls.setdefault(call.drafter, _CallCost()).observe(call)
 
     def observe_evaluation(self, drafter: str, num_positions: int, seconds: float) -> None:
         """One call that scored `drafter` at `num_positions` positions, of any sequences."""
         if num_positions:
             cost = self._evaluations.setdefault(drafter, _EvaluationCost())
             cost.observe(num_positions, seconds)
+            self._num_evaluations += 1
+            self._version += self._num_evaluations % _REPRICE_EVERY == 1
 
-    def step_seconds(self, num_draft_tokens: Floats, load: Load) -> tuple[float, Floats]:
-        """The sequence's share of a plain step, and what drafts of these lengths add to it."""
+    @property
+    def version(self) -> int:
+        """Changes when prices do."""
+        return self._version
+
+    def plain_seconds(self, load: Load) -> float:
+        """A sequence's share of a step without drafts; 1 until a step was measured."""
         if not self._curve.is_fitted:
-            return 1.0, np.zeros(len(num_draft_tokens))
-        sequences, kv = load.num_sequences, load.num_kv_entries
-        others = load.num_tokens + self._drafts_per_sequence * (sequences - 1)
-        steps = self._curve.seconds(np.r_[others, others + num_draft_tokens], sequences, kv)
-        plain = self._curve.seconds(np.array([float(load.num_tokens)]), sequences, kv)[0]
-        return float(plain / sequences), steps[1:] - steps[0]
+            return 1.0
+        num_tokens = np.array([float(load.num_tokens)])
+        step = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
+        return float(step[0] / load.num_sequences)
+
+    def added_seconds(self, lengths: Floats, load: Load) -> Floats:
+        """What drafts of these lengths add to the step; nothing until one was measured."""
+        if not self._curve.is_fitted:
+            return np.zeros(len(lengths))
+        others = load.num_tokens + self._drafts_per_sequence * (load.num_sequences - 1)
+        num_tokens = np.concatenate([[others], others + lengths])
+        steps = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
+        return np.asarray(steps[1:] - steps[0])
 
     def draft_seconds(self, drafter: str | None, lengths: Floats, num_sequences: int) -> Floats:
         """One sequence's part of drafting this many tokens; 0 while nothing was measured."""
@@ -120,22 +140,47 @@ class CostModel:
 
 
 class ArmPrices:
-    """`Prices` of these arms as measured so far; until a step is, no arm costs more than none."""
+    """`Prices` of these arms as measured so far; until a step is, no arm costs more than none.
+
+    What a draft adds is worked out once for each load and version of the costs.
+    """
 
     def __init__(self, costs: CostModel, arms: Arms) -> None:
         self._costs = costs
         self._arms = arms
+        self._lengths = np.arange(arms.max_length + 1, dtype=np.float64)
+        self._version = -1
+        self._added: dict[tuple[int, int], Floats] = {}
+        self._evaluation: dict[int, Floats] = {}
 
     def seconds(self, load: Load) -> Floats:
-        lengths = np.arange(self._arms.max_length + 1, dtype=np.float64)
-        plain, added = self._costs.step_seconds(lengths, load)
-        drafting = [
-            self._costs.draft_seconds(name, lengths, load.num_sequences)
-            for name in self._arms.names
-        ]
-        return plain + added + np.stack(drafting)
+        self._drop_old()
+        key = (load.num_sequences, load.num_tokens)
+        if key not in self._added:
+            self._added[key] = self._added_seconds(load)
+        return self._costs.plain_seconds(load) + self._added[key]
 
     def evaluation_seconds(self, load: Load) -> Floats:
+        self._drop_old()
+        key = load.num_sequences
+        if key not in self._evaluation:
+            self._evaluation[key] = self._evaluation_seconds(load)
+        return self._evaluation[key]
+
+    def _drop_old(self) -> None:
+        if self._version != self._costs.version:
+            self._version = self._costs.version
+            self._added.clear()
+            self._evaluation.clear()
+
+    def _added_seconds(self, load: Load) -> Floats:
+        drafting = [
+            self._costs.draft_seconds(name, self._lengths, load.num_sequences)
+            for name in self._arms.names
+        ]
+        return self._costs.added_seconds(self._lengths, load) + np.stack(drafting)
+
+    def _evaluation_seconds(self, load: Load) -> Floats:
         length = self._arms.max_length
         return np.array([
             self._costs.evaluation_seconds(name, length, load.num_sequences)
