@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
-from typing import Any
-
 import pytest
+from hindsight import Watching
 from tiny_models import run_all, tiny_engine
 from tiny_requests import DRAFTERS, drafter, request
 
 from engine.drafters.drafter import Drafter
 from engine.request import GenerationRequest
 from policies.fixed import FixedSelector
-from policies.selector import Context, Decision, Outcome
 
 LENGTHS = (1, 2, 4)
 LONGEST = 4
-
-
-class Watching:
-    """Decodes plainly and has every drafter scored at every position."""
-
-    def __init__(self, num_prompt_tokens: int) -> None:
-        self._ids = count()
-        self._first = num_prompt_tokens
-        self.positions: dict[int, int] = {}
-        self.outcomes: dict[str | None, dict[int, Outcome]] = {}
-        self.forgotten: list[str] = []
-
-    def choose(self, contexts: Sequence[Context]) -> list[Decision]:
-        return [self._decide(context) for context in contexts]
-
-    def _decide(self, context: Context) -> Decision:
-        number = next(self._ids)
-        self.positions[number] = self._first + 1 + number  # the prefill gave the first token
-        return Decision(id=number, table_version=7, evaluated=DRAFTERS)
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            assert outcome.table_version == 7
-            position = self.positions[outcome.decision_id]
-            known = self.outcomes.setdefault(outcome.drafter, {})
-            assert position not in known, "each outcome is told once"
-            known[position] = outcome
-
-    def forget(self, sequence_ids: Iterable[str]) -> None:
-        self.forgotten += sequence_ids
+NUM_TOKENS = 60
 
 
 def all_drafters() -> list[Drafter]:
@@ -55,7 +22,7 @@ def all_drafters() -> list[Drafter]:
 
 def watched(asked: GenerationRequest) -> Watching:
     engine = tiny_engine(all_drafters())
-    watching = Watching(len(asked.prompt_ids))
+    watching = Watching([asked], DRAFTERS)
     engine.use_selectors(watching, {})
     run_all(engine, [asked])
     return watching
@@ -68,47 +35,34 @@ def real_rounds(asked: GenerationRequest, name: str, draft_length: int) -> list[
     return [len(emission.token_ids) for emission in run_all(engine, [asked])[asked.sequence_id]]
 
 
-def predicted_rounds(
-    outcomes: Mapping[int, Outcome], draft_length: int, first: int, end: int
-) -> list[int]:
-    """What a run of the arm emits by round, from outcomes at the positions that it passes."""
-    rounds, position = [1], first + 1
-    while position < end:
-        accepted = 0
-        if position in outcomes:  # else no draft fits before the end
-            useful = min(draft_length, end - position - 1)
-            accepted = min(outcomes[position].accept_length, useful)
-        rounds.append(accepted + 1)
-        position += rounds[-1]
-    return rounds
-
-
+@pytest.mark.parametrize("ignore_eos", [True, False])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("index", range(3))
-def test_scores_predict_every_fixed_arm_round_for_round(index: int, temperature: float) -> None:
-    options: dict[str, Any] = {"max_tokens": 60, "ignore_eos": True}
-    asked = request(index, temperature, **options)
-    first, end = len(asked.prompt_ids), len(asked.prompt_ids) + 60
+def test_scores_predict_every_fixed_arm_round_for_round(
+    index: int, temperature: float, ignore_eos: bool
+) -> None:
+    asked = request(index, temperature, max_tokens=NUM_TOKENS, ignore_eos=ignore_eos)
+    num_tokens = sum(real_rounds(asked, "suffix", 0))
     watching = watched(asked)
     num_accepted = 0
     for name in DRAFTERS:
         for draft_length in LENGTHS:
-            predicted = predicted_rounds(watching.outcomes[name], draft_length, first, end)
+            predicted = watching.predicted_rounds(asked, name, draft_length, num_tokens)
             assert predicted == real_rounds(asked, name, draft_length), (name, draft_length)
-            num_accepted += 60 - len(predicted)
+            num_accepted += num_tokens - len(predicted)
     assert num_accepted > 0
     assert watching.forgotten == [asked.sequence_id]
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_scores_are_those_of_the_text_when_it_ends_early(index: int) -> None:
-    asked = request(index, 0.9, max_tokens=60)
+def test_every_position_is_scored_and_the_end_cuts_what_reaches_it(index: int) -> None:
+    asked = request(index, 0.9, max_tokens=NUM_TOKENS)
     first = len(asked.prompt_ids)
     end = first + sum(real_rounds(asked, "suffix", 0))
     watching = watched(asked)
     for name in DRAFTERS:
-        known = watching.outcomes[name]
-        assert set(known) == set(range(first + 1, min(end, first + 59)))
+        known = watching.outcomes[asked.sequence_id, name]
+        assert set(known) == set(range(first + 1, min(end, first + NUM_TOKENS - 1)))
         for position, outcome in known.items():
             assert position + outcome.accept_length <= end
             assert not outcome.is_cut or position + outcome.accept_length == end
