@@ -17,7 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(if $(PYTHON),,$(error no python3 found: Python 3.11 or newer is needed))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed, as in make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(PIP) --version >/dev/null 2>&1 || \
+		{ $(PYTHON) -m venv $(VENV) && $(PIP) --version; } >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(VENV) || \
 		{ echo "$(VENV) cannot be made: is there disk space, and the venv module?" >&2; exit 1; }
 	@echo "installing into $(VENV)"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]' && \

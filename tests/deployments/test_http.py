@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -214,6 +214,7 @@ WRONG_CHAT: list[tuple[Json, str]] = [
     ({"n": 33}, "n"),
     ({"stop": ""}, "stop[0]"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": ["a", "x" * 1001]}, "stop[1]"),
     ({"stop": [1]}, "stop[0]"),
     ({"stop_token_ids": [-1]}, "stop_token_ids"),
     ({"seed": 2**64}, "seed"),
@@ -401,6 +402,58 @@ def test_what_is_no_strict_json_is_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_json(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "x" * 90_000, "prompt": "a"},
+        {"prompt": "a", "x" * 90_000: 1},
+        {"prompt": "a", "hedgerow": {"x" * 90_000: 1}},
+        {"prompt": "a", "logit_bias": {"x" * 90_000: 1}},
+        {"prompt": "a", "logit_bias": {"1" * 5_000: 1}},
+        {"prompt": "a", "top_k": 10**4_000},
+        {"prompt": "a", "max_tokens": 10**4_000},
+    ],
+    ids=lambda body: ", ".join(body)[:40],
+)
+def test_an_error_is_short_however_long_the_request_s_words(serving: Any, body: Json) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            answer = await server.post(COMPLETIONS, **body)
+            assert 400 <= answer.status_code < 500
+            assert len(answer.text) < 2000
+            assert "set_int_max_str_digits" not in answer.text
+
+    run(test)
+
+
+def test_an_integer_that_python_does_not_read_is_too_large() -> None:
+    with pytest.raises(ApiError, match="a number is too large"):
+        parse_json(b'{"a": ' + b"9" * 5000 + b"}")
+
+
+def test_a_prompt_s_length_is_checked_before_its_ids(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            error = await error_of(server, COMPLETIONS, 400, prompt=[999] * 600)
+            assert error["code"] == "context_length_exceeded"
+
+    run(test)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(serving: Any) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"model": "tiny", '
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with serving(Limits(request_timeout_s=0.05)) as server:
+            answer = await server.client.post(COMPLETIONS, content=half())
+            assert answer.status_code == 408
+            assert answer.json()["error"]["code"] == "timeout"
+
+    run(test)
 
 
 def test_brackets_inside_of_strings_are_no_nesting() -> None:

@@ -122,8 +122,8 @@ def test_a_stop_while_the_model_is_made_ready_lets_that_clean_up(tmp_path: Path)
         "import pathlib, signal, sys, time\n"
         "signal.signal(15, lambda *_: sys.exit(143))\n"
         f"left = pathlib.Path({str(tmp_path / 'half')!r})\n"
-        "left.touch()\n"
-        "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)\n    left.unlink()\n"
+        "try:\n    left.touch()\n    time.sleep(60)\n"
+        "finally:\n    time.sleep(0.5)\n    left.unlink()\n"
     )
     wrapper = tmp_path / "python"
     wrapper.write_text(f"#!{sys.executable}\n{child}")
