@@ -37,7 +37,7 @@ def draw_lines(
     log: bool = False,
 ) -> None:
     """A panel for each key of `panels`, with a line for each of its names over `x`."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.5), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False)
     for panel, (name, lines) in zip(axes[0], panels.items(), strict=True):
         for label, values in lines.items():
             panel.plot(x, values, marker="o", markersize=3, label=label)
@@ -45,7 +45,7 @@ def draw_lines(
             panel.set(xscale="log", yscale="log")
         panel.set(title=name, xlabel=labels[0], ylabel=labels[1])
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, file_name, title)
 
 

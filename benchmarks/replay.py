@@ -45,7 +45,7 @@ class Size:
     num_curve_orders: int
 
 
-FULL = Size(per_domain=60, num_orders=5, num_further_orders=2, num_curve_orders=2)
+FULL = Size(per_domain=60, num_orders=5, num_further_orders=1, num_curve_orders=2)
 QUICK = Size(per_domain=15, num_orders=1, num_further_orders=0, num_curve_orders=0)
 
 
