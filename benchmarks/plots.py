@@ -25,6 +25,7 @@ def draw_bars(file_name: str, title: str, values: Mapping[str, Mapping[str, floa
         panel.barh(list(by_name), list(by_name.values()), color=colours)
         panel.invert_yaxis()
         panel.set_title(load)
+        panel.locator_params(axis="x", nbins=4)
     _save(figure, file_name, title)
 
 

@@ -18,7 +18,7 @@ from policies.selector import Context
 class Features:
     """Cells of match length times streak; an edge is the least value of the next bucket.
 
-    Few cells: on recorded traces finer ones gained nothing with much data and lost with little.
+    Few cells: on recorded traces finer ones were no better with much data and worse with little.
     """
 
     match_edges: tuple[int, ...] = (1, 8)
