@@ -22,7 +22,7 @@ from benchmarks.sampling_cost import NUM_ROWS, measure_sampling
 from benchmarks.shallow_model import write_shallow_model
 from benchmarks.speculation import compare_drafters
 from benchmarks.streams import compare_sampled_with_greedy, compare_streams
-from benchmarks.workbench import MODEL, PLAIN, Ids, Workbench
+from benchmarks.workbench import MODEL, PLAIN, Ids, Workbench, drafter_configs
 from engine.config import TargetConfig
 from engine.model_files import resolve_model
 
@@ -51,7 +51,7 @@ def main() -> int:
     size = QUICK if is_quick() else FULL
     with tempfile.TemporaryDirectory() as folder:
         shallow = write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
-        bench = Workbench(TargetConfig(MODEL, numerics="fast"), shallow)
+        bench = Workbench(TargetConfig(MODEL, numerics="fast"), drafter_configs(shallow))
     print(describe_machine())
     print(
         f"target: {MODEL}, float32, numerics fast; drafter `model` is the target's first "

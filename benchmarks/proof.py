@@ -13,11 +13,12 @@ from benchmarks.echo_drafter import EchoDrafter
 from benchmarks.excuse import Situation, is_excused
 from benchmarks.proof_cases import Case
 from benchmarks.random_selector import RandomSelector
-from benchmarks.workbench import Ids, build_target, drafter_configs
-from engine.build import build_drafter
+from benchmarks.workbench import Ids, drafter_configs, trained_configs
+from engine.build import build_drafter, wants_heads
 from engine.config import TargetConfig
 from engine.drafters.drafter import Drafter
 from engine.engine import Engine
+from engine.loaded_target import LoadedTarget
 from engine.request import GenerationRequest
 from engine.runner import Extension
 
@@ -87,11 +88,12 @@ class Proof:
 
     def __init__(self, target: TargetConfig, shallow: Path) -> None:
         self._target = target
-        self._runner, self.text, self._longest = build_target(target)
-        self._drafters = [
-            build_drafter(config, target, self._runner.vocab_size)
-            for config in drafter_configs(shallow)
-        ]
+        configs = [*drafter_configs(shallow), *trained_configs()]
+        loaded = LoadedTarget.load(target, with_heads=wants_heads(configs))
+        self._runner, self.text, self._longest = (
+            loaded.runner, loaded.text, loaded.max_sequence_length,
+        )  # fmt: skip
+        self._drafters = [build_drafter(config, loaded) for config in configs]
 
     def encode(self, prompt: str) -> list[int]:
         chat = self.text.render_chat([{"role": "user", "content": prompt}])

@@ -21,6 +21,7 @@ from benchmarks.workbench import MODEL, PLAIN, Workbench
 from engine.build import build_drafter
 from engine.config import DrafterConfig, TargetConfig
 from engine.drafters.drafter import Drafter
+from engine.loaded_target import LoadedTarget
 from engine.model_files import resolve_model
 from engine.request import SamplingParams
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     config = TargetConfig(MODEL, numerics="invariant")
     bench = Workbench(config)
-    drafters = build_drafters(config, bench.runner.vocab_size)
+    drafters = build_drafters(bench.target)
     num_prompts, num_tokens = (2, 24) if is_quick() else (1000, 256)
     for domain in DOMAINS:
         path = folder / f"{domain}.jsonl"
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def build_drafters(config: TargetConfig, vocab_size: int) -> list[Drafter]:
+def build_drafters(target: LoadedTarget) -> list[Drafter]:
     """Prompt lookup, suffix, and the target's own first layers as `model`."""
     with tempfile.TemporaryDirectory() as folder:
         shallow = write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
@@ -59,7 +60,7 @@ def build_drafters(config: TargetConfig, vocab_size: int) -> list[Drafter]:
             DrafterConfig("suffix", "suffix", LOOKUP_LENGTH),
             DrafterConfig("model", "model", MODEL_LENGTH, str(shallow)),
         )
-        return [build_drafter(each, config, vocab_size) for each in configs]
+        return [build_drafter(each, target) for each in configs]
 
 
 def answers(bench: Workbench, domain: str, num_prompts: int, num_tokens: int) -> Iterator[Answer]:

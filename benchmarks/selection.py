@@ -1,5 +1,6 @@
 """`python -m benchmarks.selection`: selectors live, on the real model and a mix of prompts.
 
+The drafters are the lookups and those of `models/`, or else the target's own first layers.
 Every selector, every fixed arm, the rule and plain decoding decode the same prompts in turns; then
 some of them with 1 to 32 streams. Speeds count from the first token on, all learners start from
 nothing. The last line printed is one JSON object. QUICK=1: within 60 s.
@@ -23,7 +24,16 @@ from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import DOMAINS, load_prompts
 from benchmarks.shallow_model import write_shallow_model
 from benchmarks.spread import Spread, paired_ratios, print_table
-from benchmarks.workbench import MODEL, MODEL_DRAFT_LENGTH, PLAIN, RULE, Ids, Mode, Workbench
+from benchmarks.workbench import (
+    MODEL,
+    PLAIN,
+    RULE,
+    Ids,
+    Mode,
+    Workbench,
+    drafter_configs,
+    trained_configs,
+)
 from engine.config import TargetConfig
 from engine.model_files import resolve_model
 from policies.arms import Arms, draft_lengths_up_to
@@ -38,7 +48,6 @@ from policies.survival import SurvivalSelector
 from policies.ucbspec import UcbSpec
 
 NUM_SHALLOW_LAYERS = 6
-DRAFTERS = {"lookup": 16, "suffix": 16, "model": MODEL_DRAFT_LENGTH}
 SURVIVAL = "survival"
 
 
@@ -83,10 +92,15 @@ Speeds = Mapping[str, Speed]
 def main() -> int:
     size = QUICK if is_quick() else FULL
     with tempfile.TemporaryDirectory() as folder:
-        shallow = write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
-        bench = Workbench(TargetConfig(MODEL, numerics="fast", max_num_sequences=32), shallow)
+        trained = trained_configs()
+        shallow = (
+            None if trained
+            else write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
+        )  # fmt: skip
+        config = TargetConfig(MODEL, numerics="fast", max_num_sequences=32)
+        bench = Workbench(config, [*drafter_configs(shallow), *trained])
     print(describe_machine())
-    fixed = fixed_modes(size.fixed_lengths)
+    fixed = fixed_modes(bench.longest, size.fixed_lengths)
     learners = add_learners(bench)
     bench.use_selectors({
         mode.name: FixedSelector(mode.drafters[0], length) for length, mode in fixed
@@ -105,18 +119,18 @@ def main() -> int:
     return 0
 
 
-def fixed_modes(lengths: Sequence[int]) -> list[tuple[int, Mode]]:
+def fixed_modes(drafters: Mapping[str, int], lengths: Sequence[int]) -> list[tuple[int, Mode]]:
     """Every drafter at every length that it can give."""
     return [
         (length, Mode(f"{name} {length}", (name,)))
-        for name, longest in DRAFTERS.items()
+        for name, longest in drafters.items()
         for length in draft_lengths_up_to(longest, lengths)
     ]
 
 
 def add_learners(bench: Workbench) -> list[Mode]:
     """Each has all drafters and one state for all requests; losses are in seconds."""
-    arms = Arms({name: draft_lengths_up_to(longest) for name, longest in DRAFTERS.items()})
+    arms = Arms({name: draft_lengths_up_to(longest) for name, longest in bench.longest.items()})
     prices, generator = ArmPrices(bench.costs, arms), np.random.default_rng(0)
     rules: dict[str, Rule] = {
         "ucbspec": UcbSpec(),
@@ -131,7 +145,7 @@ def add_learners(bench: Workbench) -> list[Mode]:
     }
     selectors[SURVIVAL] = SurvivalSelector(arms, prices, generator)
     bench.use_selectors(selectors)
-    return [Mode(name, tuple(DRAFTERS)) for name in selectors]
+    return [Mode(name, tuple(bench.longest)) for name in selectors]
 
 
 def run_in_turns(
@@ -207,7 +221,7 @@ def under_load(
 ) -> dict[str, float]:
     """Survival against plain decoding, and the longest fixed arms, by number of streams."""
     longest = [mode for length, mode in fixed if length == max(size.fixed_lengths)]
-    modes = [PLAIN, Mode(SURVIVAL, tuple(DRAFTERS)), *longest]
+    modes = [PLAIN, Mode(SURVIVAL, tuple(bench.longest)), *longest]
     ratios: dict[str, list[Spread]] = {mode.name: [] for mode in modes}
     for num_streams in size.streams:
         batch = [prompts[i % len(prompts)] for i in range(num_streams)]

@@ -13,6 +13,7 @@ class TimedRunner(ModelRunner):
 
     def __init__(self, inner: ModelRunner) -> None:
         self.vocab_size = inner.vocab_size
+        self.hidden_states = inner.hidden_states
         self.forward_s = 0.0
         self._inner = inner
 

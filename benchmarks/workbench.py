@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.timed_runner import TimedRunner
-from engine.build import build_drafter, longest_sequence
+from engine.build import build_drafter, wants_heads
 from engine.config import DrafterConfig, TargetConfig
 from engine.drafters.drafter import Drafter
+from engine.drafters.folder import DrafterFolder, project_drafters
 from engine.engine import Engine
-from engine.model_files import resolve_model
-from engine.models import build_runner, load_model
+from engine.loaded_target import LoadedTarget
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
-from engine.runner import ModelRunner
 from engine.text import Text
 from engine.warm_up import measure_steps
 from policies.cost_model import CostModel
@@ -47,6 +46,7 @@ SHALLOW = Mode("model", ("model",))
 RULE = Mode("rule", ("suffix", "lookup"))
 RULE_DRAFT_LENGTH = 16
 MODEL_DRAFT_LENGTH = 2
+TRAINED_DRAFT_LENGTH = 8
 
 
 @dataclass(slots=True)
@@ -80,17 +80,19 @@ class Run:
         return self.decode_s - self.forward_s
 
 
-def build_target(config: TargetConfig) -> tuple[ModelRunner, Text, int]:
-    """Loads the target: its runner, its text, and the longest sequence it takes."""
-    folder = resolve_model(config.model)
-    model = load_model(folder, config.device, config.dtype)
-    longest = longest_sequence(model, config)
-    runner = build_runner(model, config.num_kv_tokens, config.block_size, config.numerics)
-    return runner, Text.load(folder), longest
+def trained_configs() -> list[DrafterConfig]:
+    """The drafters of `models/`, as many as there are."""
+    folders = [DrafterFolder.read(path) for path in project_drafters()]
+    return [
+        DrafterConfig(
+            folder.path.name, folder.card.kind, TRAINED_DRAFT_LENGTH, path=str(folder.path)
+        )
+        for folder in folders
+    ]
 
 
 def drafter_configs(shallow: Path | None) -> list[DrafterConfig]:
-    """The drafters of ray_config.yaml, and the stand-in for a model drafter if there is one."""
+    """Both lookups, and the stand-in for a model drafter if there is one."""
     configs = [DrafterConfig("lookup", "prompt_lookup", 16), DrafterConfig("suffix", "suffix", 16)]
     if shallow is not None:
         configs.append(DrafterConfig("model", "model", MODEL_DRAFT_LENGTH, str(shallow)))
@@ -99,10 +101,11 @@ def drafter_configs(shallow: Path | None) -> list[DrafterConfig]:
 
 @dataclass(slots=True)
 class Workbench:
-    """See the module. `shallow` is the folder of the model drafter, if it takes part."""
+    """See the module. `drafters` take part, and those of them that a mode names draft."""
 
     config: TargetConfig
-    shallow: Path | None = None
+    drafters: Sequence[DrafterConfig] = ()
+    target: LoadedTarget = field(init=False)
     runner: TimedRunner = field(init=False)
     text: Text = field(init=False)
     _engine: Engine = field(init=False)
@@ -110,12 +113,11 @@ class Workbench:
     _num_runs: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        runner, self.text, longest = build_target(self.config)
-        self.runner = TimedRunner(runner)
-        drafters: list[Drafter] = [
-            build_drafter(config, self.config, runner.vocab_size)
-            for config in drafter_configs(self.shallow)
-        ]
+        target = LoadedTarget.load(self.config, with_heads=wants_heads(self.drafters))
+        self.target = target
+        self.text, longest = target.text, target.max_sequence_length
+        self.runner = TimedRunner(target.runner)
+        drafters: list[Drafter] = [build_drafter(config, target) for config in self.drafters]
         self._engine = Engine(self.runner, self.text, drafters, self.config, longest)
         named: dict[str, Selector] = {
             "lookup": FixedSelector("lookup", 16),
@@ -126,8 +128,13 @@ class Workbench:
         self._named = named
         self.use_selectors({})
         longest_step = min(self.config.max_batch_tokens, longest)
-        for step in measure_steps(runner, longest_step, self.config.block_size):
+        for step in measure_steps(target.runner, longest_step, self.config.block_size):
             self.costs.observe_step(step, num_draft_tokens=0)
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """The longest draft of each drafter."""
+        return {drafter.name: drafter.max_draft_length for drafter in self.drafters}
 
     @property
     def costs(self) -> CostModel:

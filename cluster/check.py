@@ -1,8 +1,8 @@
 """Checks a Ray Serve config file of this project without starting anything.
 
 Finds unknown keys at every level, Ray's own part included, and in our part also wrong types,
-values out of range, and names that do not fit together; of Ray's values only those without which
-the application could not be reached. Imports no Ray.
+values out of range, names that do not fit together, and drafters' folders that are not for the
+target; of Ray's values only those without which the application could not be reached.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section, TargetSettings
+from cluster.drafter_folder import folder_problems
 from cluster.problems import Path as KeyPath
 from cluster.problems import Problem, unknown_key, validation_problems
 from cluster.ray_keys import OPEN, RAY_KEYS
@@ -94,6 +95,8 @@ def _application_problems(application: Mapping[str, object], path: KeyPath) -> I
     if import_path != TAKES_NO_ARGS:
         config, problems = _validate(ClusterConfig, args, (*path, "args"))
         yield from problems
+        if isinstance(config, ClusterConfig):
+            yield from _drafter_problems(config, (*path, "args", "drafters"))
     elif args != {}:
         message = f"{TAKES_NO_ARGS} takes none; give them to {IMPORT_PATHS[0]}"
         yield Problem((*path, "args"), message)
@@ -105,6 +108,16 @@ def _application_problems(application: Mapping[str, object], path: KeyPath) -> I
             if name in seen:
                 yield Problem((*where, "name"), "this deployment is given twice")
             seen.append(name)
+
+
+def _drafter_problems(config: ClusterConfig, path: KeyPath) -> Iterator[Problem]:
+    """Folders of drafters that cannot draft for this target."""
+    for index, drafter in enumerate(config.drafters):
+        if drafter.path is None:
+            continue
+        stops, model = drafter.stop_threshold is not None, config.target.model
+        for message in folder_problems(drafter.path, drafter.kind, model, stops):
+            yield Problem((*path, index, "path"), message)
 
 
 def _deployment_problems(

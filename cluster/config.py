@@ -41,19 +41,33 @@ class TargetSection(Section):
 
 
 class DrafterSection(Section):
-    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other."""
+    """One drafter.
+
+    `path` is the folder of a drafter that was trained for the target, for kind `head` and `model`;
+    `model` another model's folder or Hub id, for kind `model` alone. With `stop_threshold` such a
+    drafter ends its drafts itself where a refusal is that likely.
+    """
 
     name: Name
-    kind: Literal["prompt_lookup", "suffix", "model"]
+    kind: Literal["prompt_lookup", "suffix", "model", "head"]
     max_draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
     model: Annotated[str, Field(min_length=1)] | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    stop_threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
-    def _model_belongs_to_its_kind(self) -> DrafterSection:
-        if self.kind == "model" and self.model is None:
-            raise ValueError("kind 'model' needs the key 'model': a folder or a Hub id")
-        if self.kind != "model" and self.model is not None:
-            raise ValueError(f"kind {self.kind!r} takes no key 'model'")
+    def _keys_belong_to_their_kind(self) -> DrafterSection:
+        given = [key for key in ("model", "path") if getattr(self, key) is not None]
+        allowed = {"model": ("model", "path"), "head": ("path",)}.get(self.kind, ())
+        for key in given:
+            if key not in allowed:
+                raise ValueError(f"kind {self.kind!r} takes no key {key!r}")
+        if self.kind == "model" and len(given) != 1:
+            raise ValueError("kind 'model' needs one of the keys 'model' and 'path'")
+        if self.kind == "head" and not given:
+            raise ValueError("kind 'head' needs the key 'path': a drafter's folder")
+        if self.stop_threshold is not None and self.path is None:
+            raise ValueError("stop_threshold is for drafters with a path")
         return self
 
 
@@ -162,9 +176,11 @@ class SurvivalSection(LearnerSection):
     """Contextual survival; see policies/survival.py.
 
     `evaluation_share` is the part of plain decoding's time that scoring unchosen drafters may take.
+    With `confidence` drafters that have a stop of their own are asked each round how sure they are.
     """
 
     name: Literal["survival"] = "survival"
+    confidence: bool = False
     evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
 
 

@@ -23,6 +23,7 @@ from cluster.config import (
 from policies.arms import USUAL_LENGTHS, Arms, draft_lengths_up_to
 from policies.cost_model import ArmPrices, CostModel
 from policies.exp3spec import Exp3Spec
+from policies.features import CONFIDENCE_EDGES, Features
 from policies.fixed import FixedSelector
 from policies.hedge import Hedge
 from policies.learning import Learning, LearningSelector, Rule
@@ -71,7 +72,9 @@ class Selectors:
                 return RuleSelector(section.lookups, section.draft_length, otherwise)
             case SurvivalSection():
                 arms = self._arms(section)
-                settings = Survival(evaluation_share=section.evaluation_share)
+                edges = CONFIDENCE_EDGES if section.confidence else ()
+                features = Features(confidence_edges=edges)
+                settings = Survival(features, evaluation_share=section.evaluation_share)
                 prices = ArmPrices(self._costs, arms)
                 return SurvivalSelector(arms, prices, np.random.default_rng(), settings)
             case UcbSpecSection():

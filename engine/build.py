@@ -2,74 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from transformers import PreTrainedModel
 
 from engine.config import DrafterConfig, TargetConfig
 from engine.drafters.drafter import Drafter
 from engine.drafters.model import ModelDrafter
 from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.drafters.suffix import SuffixDrafter
+from engine.drafters.trained import build_trained
 from engine.engine import Engine
 from engine.errors import ModelRefusedError
+from engine.loaded_target import LoadedTarget, longest_sequence
 from engine.model_files import resolve_model
 from engine.models import build_runner, load_model
 from engine.text import Text
 from engine.warm_up import measure_steps
 
 
-def build_engine(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
+def build_engine(config: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
     """Loads and measures everything; raises ModelRefusedError for what cannot be served."""
-    if target.num_threads is not None:
-        torch.set_num_threads(target.num_threads)
-    folder = resolve_model(target.model)
-    text = Text.load(folder)
-    model = load_model(folder, target.device, target.dtype)
-    max_length = longest_sequence(model, target)
-    runner = build_runner(model, target.num_kv_tokens, target.block_size, target.numerics)
-    if text.vocab_size > runner.vocab_size:
-        raise ModelRefusedError(
-            target.model, f"its tokenizer has {text.vocab_size} ids, its logits {runner.vocab_size}"
-        )
-    built = [build_drafter(drafter, target, runner.vocab_size) for drafter in drafters]
-    engine = Engine(runner, text, built, target, max_length)
-    for step in measure_steps(runner, min(target.max_batch_tokens, max_length), target.block_size):
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    target = LoadedTarget.load(config, with_heads=wants_heads(drafters))
+    built = [build_drafter(drafter, target) for drafter in drafters]
+    engine = Engine(target.runner, target.text, built, config, target.max_sequence_length)
+    longest_step = min(config.max_batch_tokens, target.max_sequence_length)
+    for step in measure_steps(target.runner, longest_step, config.block_size):
         engine.costs.observe_step(step, num_draft_tokens=0)
     return engine
 
 
-def longest_sequence(model: PreTrainedModel, target: TargetConfig) -> int:
-    """Most tokens of prompt and answer: the model's limit, the cache's, and the configured one."""
-    limits = [
-        getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        target.num_kv_tokens // target.block_size * target.block_size,
-        target.max_sequence_length,
-    ]
-    return min(int(limit) for limit in limits if limit is not None)
+def wants_heads(drafters: Iterable[DrafterConfig]) -> bool:
+    """Whether the target must keep its hidden states for one of them."""
+    return any(drafter.kind == "head" for drafter in drafters)
 
 
-def build_drafter(config: DrafterConfig, target: TargetConfig, vocab_size: int) -> Drafter:
+def build_drafter(config: DrafterConfig, target: LoadedTarget) -> Drafter:
     """One in-process drafter; a model drafter must have the target's vocabulary."""
     if config.kind == "prompt_lookup":
         return PromptLookupDrafter(config.name, config.max_draft_length)
     if config.kind == "suffix":
         return SuffixDrafter(config.name, config.max_draft_length)
-    if config.model is None:
-        raise ModelRefusedError(config.name, "a drafter of kind model needs a model")
-    return _build_model_drafter(config, config.model, target, vocab_size)
+    if config.path is not None:
+        return build_trained(config, config.path, target)
+    if config.model is None or config.kind == "head":
+        raise ModelRefusedError(config.name, f"a drafter of kind {config.kind} needs a path")
+    return _build_model_drafter(config, config.model, target)
 
 
-def _build_model_drafter(
-    config: DrafterConfig, name: str, target: TargetConfig, vocab_size: int
-) -> ModelDrafter:
+def _build_model_drafter(config: DrafterConfig, name: str, target: LoadedTarget) -> ModelDrafter:
     folder = resolve_model(name)
     if (folder / "tokenizer.json").is_file():
-        _refuse_other_tokenizer(name, Text.load(folder), Text.load(resolve_model(target.model)))
-    model = load_model(folder, target.device, target.dtype)
-    max_length = longest_sequence(model, target)
-    runner = build_runner(model, target.num_kv_tokens, target.block_size, target.numerics)
+        _refuse_other_tokenizer(name, Text.load(folder), target.text)
+    settings = target.config
+    model = load_model(folder, settings.device, settings.dtype)
+    max_length = longest_sequence(model, settings)
+    runner = build_runner(model, settings.num_kv_tokens, settings.block_size, settings.numerics)
+    vocab_size = target.runner.vocab_size
     if runner.vocab_size != vocab_size:
         raise ModelRefusedError(
             name, f"its vocabulary has {runner.vocab_size} ids, the target's {vocab_size}"
@@ -78,8 +69,8 @@ def _build_model_drafter(
         config.name,
         runner,
         config.max_draft_length,
-        num_blocks=-(-target.num_kv_tokens // target.block_size),
-        block_size=target.block_size,
+        num_blocks=target.num_blocks,
+        block_size=settings.block_size,
         max_sequence_length=max_length,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Numerics = Literal["fast", "invariant"]
-DrafterKind = Literal["prompt_lookup", "suffix", "model"]
+DrafterKind = Literal["prompt_lookup", "suffix", "model", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,16 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True)
 class DrafterConfig:
-    """One in-process drafter. `model` (kind "model" only) is a folder or Hub id."""
+    """One in-process drafter.
+
+    `path` is the folder of a drafter that was trained for the target (kinds "model" and "head"),
+    `model` another model's folder or Hub id (kind "model"). With `stop_threshold` a drafter with a
+    path ends its drafts itself, where a refusal is at least so likely.
+    """
 
     name: str
     kind: DrafterKind
     max_draft_length: int = 16
     model: str | None = None
+    path: str | None = None
+    stop_threshold: float | None = None

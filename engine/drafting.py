@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
 from engine.feedback import Feedback
@@ -12,10 +13,19 @@ from engine.guarded_drafter import GuardedDrafter
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
 from policies.cost_model import CostModel, DraftTime
-from policies.selector import Context, Learner, Load, Selector
+from policies.selector import Context, Learner, Load, ReadsConfidences, Selector
 
 Limits = Mapping[str, int]
 Offers = Mapping[str, Draft]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of one sequence's drafters before anything is decided."""
+
+    limits: Limits
+    offers: Offers
+    confidences: Mapping[str, float]
 
 
 class Drafting:
@@ -27,6 +37,7 @@ class Drafting:
         self._feedback = Feedback(self._drafters, costs)
         self._default: Selector | None = None
         self._named: Mapping[str, Selector] = {}
+        self._reads_confidences = False
         self._streaks: dict[str, tuple[str, int]] = {}
 
     @property
@@ -36,6 +47,10 @@ class Drafting:
     def use_selectors(self, default: Selector | None, named: Mapping[str, Selector]) -> None:
         """Who chooses: `default`, or the one that a request names. Without a default, nobody."""
         self._default, self._named = default, named
+        self._reads_confidences = any(
+            isinstance(each, ReadsConfidences) and each.reads_confidences
+            for each in (default, *named.values())
+        )
 
     def draft(self, steps: Sequence[Step], load: Load) -> list[tuple[Step, tuple[int, ...]]]:
         """Decides for every decoding step; gives those that get a draft this round, and drafts."""
@@ -48,7 +63,10 @@ class Drafting:
         if not any(limits):
             return []
         offers = self._free_offers(steps, limits)
-        self._decide(self._default, steps, limits, offers, load)
+        seen = [
+            Seen(*each) for each in zip(limits, offers, self._forecasts(steps, limits), strict=True)
+        ]
+        self._decide(self._default, steps, seen, load)
         asked: dict[str, list[int]] = defaultdict(list)
         drafts = []
         for i, step in enumerate(steps):
@@ -62,7 +80,9 @@ class Drafting:
         for name, indices in asked.items():
             lengths = [min(steps[i].decision.draft_length, limits[i][name]) for i in indices]
             answers = self._ask(name, [steps[i] for i in indices], lengths)
-            drafts += [(steps[i], d.tokens) for i, d in zip(indices, answers, strict=True)]
+            for i, length, answer in zip(indices, lengths, answers, strict=True):
+                steps[i].num_given_up = length - len(answer.tokens) if answer.is_stopped else 0
+                drafts.append((steps[i], answer.tokens))
         return [(step, tokens) for step, tokens in drafts if tokens]
 
     def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
@@ -102,12 +122,25 @@ class Drafting:
                 offers[i][name] = draft
         return list(offers)
 
+    def _forecasts(self, steps: Sequence[Step], limits: Sequence[Limits]) -> list[dict[str, float]]:
+        """By sequence and drafter, if a selector reads them."""
+        found: list[dict[str, float]] = [{} for _ in steps]
+        if not self._reads_confidences:
+            return found
+        for name, drafter in self._drafters.items():
+            indices = [i for i, limit in enumerate(limits) if name in limit]
+            requests = _requests([steps[i] for i in indices], [1] * len(indices))
+            chances = drafter.forecast(requests) if indices else []
+            for i, chance in zip(indices, chances, strict=True):
+                if chance is not None:
+                    found[i][name] = chance
+        return found
+
     def _decide(
         self,
         default: Selector,
         steps: Sequence[Step],
-        limits: Sequence[Limits],
-        offers: Sequence[Offers],
+        seen: Sequence[Seen],
         load: Load,
     ) -> None:
         by_selector: dict[str | None, list[int]] = defaultdict(list)
@@ -115,18 +148,15 @@ class Drafting:
             by_selector[step.sequence.request.speculation.selector].append(i)
         for name, indices in by_selector.items():
             selector = self._named.get(name, default) if name else default
-            contexts = [
-                self._context(steps[i].sequence, limits[i], offers[i], load) for i in indices
-            ]
+            contexts = [self._context(steps[i].sequence, seen[i], load) for i in indices]
             learner = selector if isinstance(selector, Learner) else None
             for i, decision in zip(indices, selector.choose(contexts), strict=True):
                 steps[i].decision = decision
                 if learner is not None:
                     self._feedback.expect(steps[i].sequence, learner, decision)
 
-    def _context(
-        self, sequence: LiveSequence, limits: Limits, offers: Offers, load: Load
-    ) -> Context:
+    def _context(self, sequence: LiveSequence, seen: Seen, load: Load) -> Context:
+        limits, offers = seen.limits, seen.offers
         lengths = {
             name: len(offers[name].tokens) if name in offers else limit
             for name, limit in limits.items()
@@ -142,6 +172,7 @@ class Drafting:
             {name: draft.match_length for name, draft in offers.items()},
             streaks,
             load,
+            seen.confidences,
         )
 
     def _note_streak(self, step: Step, num_accepted: int) -> None:
@@ -175,6 +206,7 @@ def _requests(steps: Sequence[Step], lengths: Sequence[int]) -> list[DraftReques
             step.sequence.num_prompt_tokens,
             step.sequence.request.sampling,
             length,
+            step.sequence.past,
         )
         for step, length in zip(steps, lengths, strict=True)
     ]

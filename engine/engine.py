@@ -89,6 +89,7 @@ class Engine:
             AnswerText(self._text.detokenizer(), request.stop),
             (*end_ids, *request.stop_token_ids),
             self.max_sequence_length,
+            self._runner.hidden_states,
         )
         self._live[sequence.id] = sequence
         self._scheduler.add(sequence)
@@ -97,8 +98,8 @@ class Engine:
         """Ends a sequence now and frees its blocks; unknown ids are ignored."""
         sequence = self._live.get(sequence_id)
         if sequence is not None:
-            self._leave(sequence)
             self._drafting.conclude([], [sequence])
+            self._leave(sequence)
 
     def step(self) -> list[Emission]:
         """One round; emissions of the sequences that got tokens, possibly none."""
@@ -115,6 +116,8 @@ class Engine:
         ended = [sequence for sequence in sequences if sequence.finish_reason is not None]
         going_on = [sequence for sequence in sequences if sequence.finish_reason is None]
         self._drafting.conclude(going_on, ended)
+        for sequence in ended:
+            self._leave(sequence)
         return emissions
 
     def counters(self) -> EngineCounters:
@@ -161,6 +164,8 @@ class Engine:
         for step, tokens in self._drafting.draft(steps, load):
             room = self._scheduler.room_for_draft(step.sequence, min(len(tokens), budget))
             step.draft = tokens[:room]
+            if room < len(tokens):
+                step.num_given_up = 0
             budget -= room
 
     def _observe_step(self, steps: Sequence[Step], load: Load, seconds: float) -> None:
@@ -227,11 +232,8 @@ class Engine:
     def _emission(
         self, sequence: LiveSequence, base: int, log_probs: tuple[TokenLogprob, ...]
     ) -> Emission:
-        if sequence.finish_reason is not None:
-            self._leave(sequence)
-            text = sequence.text.finish()
-        else:
-            text = sequence.text.take()
+        ended = sequence.finish_reason is not None
+        text = sequence.text.finish() if ended else sequence.text.take()
         return Emission(
             sequence.id,
             tuple(sequence.tokens[base:]),

@@ -47,13 +47,17 @@ class Feedback:
                 watched.open.setdefault(name, {})[len(sequence.tokens)] = decision
 
     def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
-        """What a decoding step's draft came to. One that was never made says nothing."""
+        """What a decoding step's draft came to. One that was never made says nothing.
+
+        Where the drafter itself stopped, the rest of what it was asked for counts as refused.
+        """
         chosen = step.decision
         watched = self._watched.get(step.sequence.id)
         if watched is None or chosen.id < 0 or (chosen.drafter is not None and not step.draft):
             return
+        num_offered = len(step.draft) + step.num_given_up
         outcome = Outcome(
-            chosen.id, chosen.table_version, chosen.drafter, len(step.draft), num_accepted, is_cut
+            chosen.id, chosen.table_version, chosen.drafter, num_offered, num_accepted, is_cut
         )
         self._tell(watched.learner, outcome)
 
@@ -145,4 +149,5 @@ def _score_request(sequence: LiveSequence, finished: bool) -> ScoreRequest:
         sequence.num_prompt_tokens,
         sequence.request.sampling,
         finished,
+        sequence.past,
     )

@@ -9,7 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from engine.drafters.drafter import Draft, Drafter, DraftRequest, Outcome, ScoreRequest
+from engine.drafters.drafter import (
+    Draft,
+    Drafter,
+    DraftRequest,
+    Forecaster,
+    Outcome,
+    ScoreRequest,
+)
 
 _MAX_FAILURES = 3  # in a row, then the breaker opens
 _REST_ROUNDS = 1000  # rounds until an open breaker lets one draft through
@@ -64,6 +71,20 @@ class GuardedDrafter:
         self._note(failed=not valid)
         return outcomes if valid else [[] for _ in requests]
 
+    def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
+        """Of a drafter that can; None where it cannot tell, or says nonsense."""
+        none: list[float | None] = [None] * len(requests)
+        if not isinstance(self._drafter, Forecaster):
+            return none
+        try:
+            chances = self._drafter.forecast(requests)
+            valid = len(chances) == len(requests) and all(map(_is_chance, chances))
+        except Exception:
+            logger.exception("drafter %s failed to forecast", self.name)
+            valid = False
+        self._note(failed=not valid)
+        return chances if valid else none
+
     def forget(self, sequence_ids: Iterable[str]) -> None:
         try:
             self._drafter.forget(sequence_ids)
@@ -83,6 +104,7 @@ class GuardedDrafter:
             and isinstance(draft.tokens, tuple)
             and _is_count(draft.match_length)
             and _is_count(draft.streak)
+            and type(draft.is_stopped) is bool
             and draft.base_length == len(request.tokens)
             and len(draft.tokens) <= request.draft_length
             and all(type(t) is int and 0 <= t < self._vocab_size for t in draft.tokens)
@@ -96,6 +118,10 @@ def _is_possible(outcome: Outcome) -> bool:
         and _is_count(outcome.accept_length)
         and outcome.accept_length <= outcome.num_offered
     )
+
+
+def _is_chance(value: object) -> bool:
+    return value is None or (type(value) is float and 0.0 <= value <= 1.0)
 
 
 def _is_count(value: object) -> bool:

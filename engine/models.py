@@ -23,6 +23,7 @@ from engine.config import Numerics
 from engine.errors import ModelRefusedError
 from engine.linear import use_form
 from engine.model_files import read_config
+from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import ModelRunner
 
 _CHANGING_ROPES = {"dynamic", "longrope"}
@@ -107,7 +108,11 @@ def _rope_types(config: Any) -> set[str]:
 
 
 def build_runner(
-    model: PreTrainedModel, num_kv_tokens: int, block_size: int, numerics: Numerics
+    model: PreTrainedModel,
+    num_kv_tokens: int,
+    block_size: int,
+    numerics: Numerics,
+    vocabulary: ReducedVocabulary | None = None,
 ) -> ModelRunner:
     """A runner with room for `num_kv_tokens` positions; changes the model's linear layers."""
     name = str(model.config.model_type)
@@ -135,4 +140,4 @@ def build_runner(
         )
     shapes = [probe.layers[i] for i in range(len(probe.layers))]
     cache = KVCache(shapes, -(-num_kv_tokens // block_size), block_size)
-    return ModelRunner(model, cache, numerics)
+    return ModelRunner(model, cache, numerics, vocabulary)

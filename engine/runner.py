@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from transformers import PreTrainedModel
 
 from engine.attention import AttentionBatch, KVCache, Span
 from engine.config import Numerics
+from engine.errors import ModelRefusedError
+from engine.hidden_states import HiddenStates
 from engine.linear import FAST_MIN_ROWS
+from engine.reduced_vocabulary import ReducedVocabulary
+from engine.sampling import TokenSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +40,129 @@ class Extension:
 
 
 class Logits:
-    """Float32 logits of one forward, extension after extension: [num_rows, vocab]."""
+    """Float32 logits of one forward, extension after extension: [num_rows, vocab].
 
-    def __init__(self, rows: torch.Tensor) -> None:
+    With a `vocabulary`, `rows` has its ids only, and everything else is impossible.
+    """
+
+    def __init__(
+        self,
+        rows: torch.Tensor,
+        states: torch.Tensor | None = None,
+        vocabulary: ReducedVocabulary | None = None,
+    ) -> None:
         self._rows = rows
+        self._states = states
+        self._vocabulary = vocabulary
         self._greedy: NDArray[np.intp] | None = None
         self._array: NDArray[np.float32] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    @property
+    def states(self) -> torch.Tensor:
+        """The hidden states that the rows were computed from: [num_rows, hidden_size]."""
+        assert self._states is not None, "this runner keeps no states of its rows"
+        return self._states
 
     def greedy(self, row: int) -> int:
         """argmax of a row, ties to the lowest id; all rows are computed at the first call."""
         if self._greedy is None:
-            self._greedy = self._rows.argmax(-1).cpu().numpy()
+            found = self._rows.argmax(-1).cpu().numpy()
+            self._greedy = found if self._vocabulary is None else self._vocabulary.ids[found]
         return int(self._greedy[row])
 
     def row(self, row: int) -> NDArray[np.float32]:
         """Read-only [vocab]; copied from the device at the first call."""
         if self._array is None:
-            self._array = self._rows.float().cpu().numpy()
+            array: NDArray[np.float32] = self._rows.float().cpu().numpy()
+            self._array = array if self._vocabulary is None else self._vocabulary.expand(array)
         found: NDArray[np.float32] = self._array[row]
         return found
 
+    def draw(self, row: int, sampler: TokenSampler, position: int) -> int:
+        """The token at `position`, as `sampler` draws it from a row."""
+        if sampler.is_plain_greedy:
+            return self.greedy(row)
+        return sampler.sample(self.row(row), position)
+
+    def log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Natural log-probability of one token for each row, unprocessed: [num_rows]."""
+        places = self._vocabulary.places(tokens) if self._vocabulary is not None else tokens
+        index = torch.as_tensor(places, device=self._rows.device)
+        return self._rows.float().log_softmax(-1).gather(-1, index[:, None])[:, 0]
+
+    def top_probabilities(self) -> torch.Tensor:
+        """Probability of each row's likeliest token, unprocessed: [num_rows]."""
+        rows = self._rows.float()
+        return (rows.amax(-1) - rows.logsumexp(-1)).exp()
+
+
+class _LastStates:
+    """A forward hook that takes what the layers gave to the output layer, which costs nothing."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._states: torch.Tensor | None = None
+        if model.base_model is model:
+            raise ModelRefusedError(str(model.config.model_type), "its layers have no base model")
+        model.base_model.register_forward_hook(self)
+
+    def take(self) -> torch.Tensor:
+        """[num_tokens, hidden_size] of the last forward, once."""
+        states, self._states = self._states, None
+        assert states is not None, "the model runs its base model"
+        return states[0]
+
+    def __call__(self, module: object, arguments: object, output: Any) -> None:
+        self._states = output[0]
+
 
 class ModelRunner:
-    """Runs one model on one device over one paged KV cache."""
+    """Runs one model on one device over one paged KV cache.
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache, numerics: Numerics) -> None:
-        self.vocab_size = int(model.config.get_text_config().vocab_size)
+    A model whose output is a `vocabulary` has one more input and output for all other ids.
+    """
+
+    hidden_states: HiddenStates | None = None
+    """Where the last hidden states go, if somebody wants them (`keep_hidden_states`)."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: KVCache,
+        numerics: Numerics,
+        vocabulary: ReducedVocabulary | None = None,
+    ) -> None:
+        own_size = int(model.config.get_text_config().vocab_size)
+        self.vocab_size = own_size if vocabulary is None else vocabulary.full_size
+        self._vocabulary = vocabulary
         self._model = model
+        self._last = _LastStates(model) if vocabulary is not None else None
         self._cache = cache
         self._numerics: Numerics = numerics
         is_padded = numerics == "fast" and model.device.type == "cpu"
         self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+
+    def keep_hidden_states(self) -> HiddenStates:
+        """From now on every forward stores the last hidden state of every token."""
+        if self.hidden_states is None:
+            embedding = self._model.get_input_embeddings().weight
+            assert isinstance(embedding, torch.Tensor)
+            size = int(self._model.config.get_text_config().hidden_size)
+            cache = self._cache
+            self.hidden_states = HiddenStates(cache.num_blocks, cache.block_size, size, embedding)
+            self._last = self._last or _LastStates(self._model)
+        return self.hidden_states
 
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension]) -> Logits:
         """One forward over all new tokens; logits rows follow the order of the extensions."""
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
+        if self._vocabulary is not None:
+            tokens = self._vocabulary.places(tokens).tolist()
         positions = [p for span in spans for p in range(span.start, span.end)]
         wanted: list[int] = []
         total = 0
@@ -81,16 +172,28 @@ class ModelRunner:
         device = self._model.device
         padding = [0] * (self._min_tokens - total)
         batch = AttentionBatch(spans, self._cache, self._numerics)
+        keep = torch.tensor(wanted, dtype=torch.long, device=device)
         forward = partial(
             self._model,
             input_ids=torch.tensor([tokens + padding], device=device),
             position_ids=torch.tensor([positions + padding], device=device),
             use_cache=False,
-            logits_to_keep=torch.tensor(wanted, dtype=torch.long, device=device),
+            logits_to_keep=keep,
             batch=batch,
         )
         output = forward()
         if batch.has_nan:  # its own, or of a key that it should not have seen
             batch.careful = True
             output = forward()
-        return Logits(output.logits[0])
+        return self._logits(output.logits[0], keep, batch)
+
+    def _logits(self, rows: torch.Tensor, keep: torch.Tensor, batch: AttentionBatch) -> Logits:
+        if self._last is None:
+            return Logits(rows)
+        states = self._last.take()
+        if self.hidden_states is not None:
+            self.hidden_states.write(batch.slots, states[: len(batch.slots)])
+        if self._vocabulary is None:
+            return Logits(rows, states.index_select(0, keep))
+        rows = rows[:, : len(self._vocabulary)]
+        return Logits(rows, states.index_select(0, keep), self._vocabulary)

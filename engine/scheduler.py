@@ -20,13 +20,15 @@ from policies.selector import PLAIN, Decision
 class Step:
     """One sequence's part of a forward: its next `num_new` verified tokens, then `draft`.
 
-    `decision` is the selector's; the draft may have come out shorter, or not at all.
+    `decision` is the selector's; the draft may have come out shorter, or not at all. The drafter
+    itself stopped `num_given_up` tokens before the length that it was asked for.
     """
 
     sequence: Sequence
     num_new: int
     decision: Decision = PLAIN
     draft: tuple[int, ...] = ()
+    num_given_up: int = 0
 
     @property
     def drafter(self) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from engine.answer_text import AnswerText
 from engine.block_pool import chain_hash, salt_of
+from engine.hidden_states import CachedPast, HiddenStates
 from engine.request import FinishReason, GenerationRequest
 from engine.sampling import TokenSampler
 from engine.usage import Usage
@@ -21,7 +22,12 @@ class Sequence:
     """
 
     def __init__(
-        self, request: GenerationRequest, text: AnswerText, end_ids: Items[int], max_length: int
+        self,
+        request: GenerationRequest,
+        text: AnswerText,
+        end_ids: Items[int],
+        max_length: int,
+        hidden_states: HiddenStates | None = None,
     ) -> None:
         masked_ids = tuple(sorted(set(end_ids)))
         self.request = replace(request, sampling=replace(request.sampling, masked_ids=masked_ids))
@@ -38,6 +44,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self._max_tokens = min(request.max_tokens, max_length - self.num_prompt_tokens)
         self._hashes: list[bytes] = []
+        self._hidden_states = hidden_states
 
     @property
     def num_pending(self) -> int:
@@ -46,6 +53,13 @@ class Sequence:
     @property
     def num_generated(self) -> int:
         return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def past(self) -> CachedPast | None:
+        """Hidden states of what is computed, if the target keeps them."""
+        if self._hidden_states is None:
+            return None
+        return CachedPast(self._hidden_states, self.block_table, self.num_computed)
 
     @property
     def max_useful_draft(self) -> int:

@@ -31,7 +31,8 @@ class Context:
     drafter's actual offer, another's limit. A drafter that is absent is masked this round.
     `match_lengths` holds the evidence of those that have some (tokens of context matched).
     `streaks` holds, of those where it is known, how many of the last verified tokens in a row the
-    drafter would have predicted. `load` is the same for all contexts of a step.
+    drafter would have predicted. `confidences` holds, of drafters that forecast, the chance they
+    give their next token. `load` is the same for all contexts of a step.
     """
 
     sequence_id: str
@@ -40,6 +41,7 @@ class Context:
     match_lengths: Mapping[str, int]
     streaks: Mapping[str, int] = field(default_factory=dict)
     load: Load = IDLE
+    confidences: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,14 @@ class Selector(Protocol):
     def choose(self, contexts: Sequence[Context]) -> list[Decision]:
         """One decision per context, in order, within the context's draft lengths."""
         ...
+
+
+@runtime_checkable
+class ReadsConfidences(Protocol):
+    """A selector whose contexts should have confidences, which cost time, if this is true."""
+
+    @property
+    def reads_confidences(self) -> bool: ...
 
 
 @runtime_checkable

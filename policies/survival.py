@@ -66,6 +66,10 @@ class SurvivalSelector:
     def arms(self) -> Arms:
         return self._arms
 
+    @property
+    def reads_confidences(self) -> bool:
+        return bool(self._settings.features.confidence_edges)
+
     def use_arms(self, arms: Arms, prices: Prices) -> None:
         """Adds and removes arms. Drafters that stay keep their counts.
 

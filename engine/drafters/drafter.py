@@ -8,9 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from engine.request import SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Past(Protocol):
+    """The target's last hidden states of a sequence's first `num_known` tokens.
+
+    Good for the call that it is handed to, and no longer.
+    """
+
+    @property
+    def num_known(self) -> int: ...
+
+    def read(self, start: int, end: int) -> Tensor:
+        """[end - start, hidden_size], for 0 <= start <= end <= num_known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +35,8 @@ class DraftRequest:
     """Asks for at most `draft_length` tokens to follow `tokens`, all of them verified.
 
     `tokens` is the prompt and everything emitted, the first `num_prompt_tokens` being the prompt;
-    it is the engine's own growing list: read it, never keep or change it.
+    it is the engine's own growing list: read it, never keep or change it. `past` has the target's
+    hidden states of all tokens but the last, if some drafter of the engine builds on them.
     """
 
     sequence_id: str
@@ -27,12 +45,14 @@ class DraftRequest:
     num_prompt_tokens: int
     sampling: SamplingParams
     draft_length: int
+    past: Past | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """`tokens` to follow the first `base_length` tokens; empty is "no offer".
 
+    `is_stopped` says that the drafter itself went no further, though more was asked for.
     `match_length` and `streak` are the drafter's own evidence, 0 if it has none: how many tokens of
     context matched, and how many of the last tokens in a row it would have predicted one by one.
     """
@@ -41,14 +61,17 @@ class Draft:
     tokens: tuple[int, ...] = ()
     match_length: int = 0
     streak: int = 0
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What `draft` would have given at position `base_length`, had a round started there.
 
-    `num_offered` tokens would have been drafted, `accept_length` of them accepted. `censored`
-    means that the sequence ended first, so that the accept length is "at least" this.
+    `num_offered` tokens would have been drafted, `accept_length` of them accepted. A drafter that
+    stops of itself counts as offering its longest draft, refused from where it stops: what it does
+    not draft is never accepted. `censored` means that the sequence ended first, so that the accept
+    length is "at least" this.
     """
 
     base_length: int
@@ -59,7 +82,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Verified tokens of a sequence; `finished` settles what is still open, as censored."""
+    """Verified tokens of a sequence; `finished` settles what is still open, as censored.
+
+    `past` is that of `DraftRequest`.
+    """
 
     sequence_id: str
     tenant: str
@@ -67,6 +93,16 @@ class ScoreRequest:
     num_prompt_tokens: int
     sampling: SamplingParams
     finished: bool = False
+    past: Past | None = None
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """A drafter that can say beforehand how sure it is of its next token."""
+
+    def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
+        """The chance it gives the first token of each draft; None if it cannot tell."""
+        ...
 
 
 class Drafter(Protocol):

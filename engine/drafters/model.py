@@ -6,11 +6,12 @@ caught up in one forward; every one of them is predicted exactly once, for `scor
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from engine.block_pool import BlockPool
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
+from engine.drafters.residents import Residents
+from engine.drafters.stopping import Stopping
 from engine.drafters.tracked import TrackedSequence
 from engine.runner import Extension, Logits, ModelRunner
 
@@ -31,13 +32,14 @@ class ModelDrafter:
         num_blocks: int,
         block_size: int,
         max_sequence_length: int,
+        stopping: Stopping | None = None,
     ) -> None:
         self.name = name
         self.max_draft_length = max_draft_length
         self._runner = runner
-        self._pool = BlockPool(num_blocks, block_size)
         self._max_length = max_sequence_length
-        self._tracked: OrderedDict[str, TrackedSequence] = OrderedDict()
+        self._stopping = stopping
+        self._residents: Residents[TrackedSequence] = Residents(num_blocks, block_size)
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         longest = self.max_draft_length
@@ -49,20 +51,39 @@ class ModelDrafter:
                 busy.add(request.sequence_id)
                 ready.append(i)
         self._catch_up([requests[i] for i in ready])
-        drafts = self._draft_ahead({i: (requests[i], lengths[i]) for i in ready})
+        asked = {i: (requests[i], lengths[i]) for i in ready}
+        drafts = self._draft_ahead(asked)
         return [
-            Draft(len(request.tokens), tuple(drafts.get(i, ())))
+            Draft(
+                len(request.tokens),
+                tuple(drafts.get(i, ())),
+                is_stopped=i in asked and len(drafts[i]) < lengths[i],
+            )
             for i, request in enumerate(requests)
         ]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
         return [self._score(request) for request in requests]
 
+    def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
+        """Catches up, which the draft then need not do any more."""
+        chances: list[float | None] = [None] * len(requests)
+        if self._stopping is None:
+            return chances
+        busy: set[str] = set()
+        ready = []
+        for i, request in enumerate(requests):
+            if len(request.tokens) < self._max_length and self._make_room(request, 1, busy):
+                busy.add(request.sequence_id)
+                ready.append(i)
+        self._catch_up([requests[i] for i in ready])
+        for i in ready:
+            tracked, base = self._residents[requests[i].sequence_id], len(requests[i].tokens)
+            (chances[i],) = self._stopping.chances(tracked.evidence(base, base + 1))
+        return chances
+
     def forget(self, sequence_ids: Iterable[str]) -> None:
-        for sequence_id in sequence_ids:
-            tracked = self._tracked.pop(sequence_id, None)
-            if tracked is not None:
-                self._pool.release(tracked.block_table)
+        self._residents.forget(sequence_ids)
 
     def _score(self, request: ScoreRequest) -> list[Outcome]:
         if len(request.tokens) > self._max_length:
@@ -70,42 +91,28 @@ class ModelDrafter:
         if not self._make_room(request, 0, set()):
             return []
         self._catch_up([request])
-        tracked = self._tracked[request.sequence_id]
-        return tracked.settle(request.tokens, self.max_draft_length, request.finished)
+        tracked = self._residents[request.sequence_id]
+        longest, is_finished = self.max_draft_length, request.finished
+        return tracked.settle(request.tokens, longest, is_finished, self._stopping)
 
     def _make_room(
         self, request: DraftRequest | ScoreRequest, num_draft_tokens: int, busy: set[str]
     ) -> bool:
         """Syncs the sequence and gets its blocks, evicting others that are not `busy`."""
-        tracked = self._tracked.get(request.sequence_id)
-        if tracked is None:
-            prompt = request.tokens[: request.num_prompt_tokens]
-            tracked = self._tracked[request.sequence_id] = TrackedSequence(prompt, request.sampling)
-        self._tracked.move_to_end(request.sequence_id)
+        prompt = request.tokens[: request.num_prompt_tokens]
+        tracked = self._residents.use(
+            request.sequence_id, partial(TrackedSequence, prompt, request.sampling)
+        )
         tracked.sync(request.tokens)
-        needed = self._pool.blocks_for(len(request.tokens) + num_draft_tokens)
-        missing = max(0, needed - len(tracked.block_table))
-        while (taken := self._pool.allocate(missing)) is None:
-            if not self._evict_one(busy | {request.sequence_id}):
-                return False
-        tracked.block_table += taken
-        return True
-
-    def _evict_one(self, busy: set[str]) -> bool:
-        """Takes the blocks of the least recently used sequence; its predictions stay."""
-        for sequence_id, tracked in self._tracked.items():
-            if sequence_id not in busy and tracked.block_table:
-                self._pool.release(tracked.block_table)
-                tracked.block_table, tracked.cached = [], []
-                return True
-        return False
+        num_tokens = len(request.tokens) + num_draft_tokens
+        return self._residents.make_room(request.sequence_id, num_tokens, busy)
 
     def _catch_up(self, requests: Sequence[DraftRequest | ScoreRequest]) -> None:
         """Caches all verified tokens of `requests` and predicts where that was not done yet."""
         while True:
             batch, budget = [], _MAX_BATCH_TOKENS
             for request in requests:
-                tracked = self._tracked[request.sequence_id]
+                tracked = self._residents[request.sequence_id]
                 num_new = min(len(request.tokens) - len(tracked.cached), budget)
                 if num_new > 0:
                     batch.append((request, tracked, num_new))
@@ -124,29 +131,63 @@ class ModelDrafter:
             num_logits = max(0, start + num_new - (tracked.next_prediction - 1))
             extensions.append(Extension(tokens, start, tracked.block_table, num_logits))
         logits = self._runner.extend(extensions)
-        row = 0
+        drawn: list[tuple[TrackedSequence, int, int]] = []
         for (request, tracked, _), extension in zip(batch, extensions, strict=True):
             tracked.cached += extension.tokens
             for _ in range(extension.num_logits):
-                tracked.predict(logits.row(row), request.tokens)
-                row += 1
+                position = tracked.next_prediction
+                token = tracked.predict(logits, len(drawn), request.tokens)
+                drawn.append((tracked, position, token))
+        self._note_evidence(logits, drawn)
+
+    def _note_evidence(
+        self, logits: Logits, drawn: Sequence[tuple[TrackedSequence, int, int]]
+    ) -> None:
+        """Of the tokens drawn from each row of `logits`, each at its position."""
+        if self._stopping is None or not drawn:
+            return
+        found = self._stopping.evidence(logits, [token for _, _, token in drawn])
+        for (tracked, position, _), evidence in zip(drawn, found, strict=True):
+            tracked.note_evidence(position, evidence)
 
     def _draft_ahead(self, asked: dict[int, tuple[DraftRequest, int]]) -> dict[int, list[int]]:
         """The drafts by index: the known first token, then one forward per further token."""
-        tracked = {i: self._tracked[request.sequence_id] for i, (request, _) in asked.items()}
+        tracked = {i: self._residents[request.sequence_id] for i, (request, _) in asked.items()}
         samplers = {
             i: tracked[i].draft_sampler(request.tokens) for i, (request, _) in asked.items()
         }
         drafts = {i: [tracked[i].first_draft(request.tokens)] for i, (request, _) in asked.items()}
-        while going := [i for i, (_, length) in asked.items() if len(drafts[i]) < length]:
+        going = self._going_on(list(asked), asked, drafts)
+        while going:
             logits = self._extend_drafts([(tracked[i], drafts[i][-1]) for i in going])
+            drawn = []
             for row, i in enumerate(going):
-                request = asked[i][0]
                 samplers[i].push(drafts[i][-1])
-                position = len(request.tokens) + len(drafts[i])
-                drafts[i].append(samplers[i].sample(logits.row(row), position))
+                position = len(asked[i][0].tokens) + len(drafts[i])
+                drafts[i].append(logits.draw(row, samplers[i], position))
                 tracked[i].note_draft(drafts[i][-1])
+                drawn.append((tracked[i], position, drafts[i][-1]))
+            self._note_evidence(logits, drawn)
+            going = self._going_on(going, asked, drafts)
         return drafts
+
+    def _going_on(
+        self,
+        going: Sequence[int],
+        asked: dict[int, tuple[DraftRequest, int]],
+        drafts: dict[int, list[int]],
+    ) -> list[int]:
+        """Those of the equally long drafts `going` that get one more token."""
+        going = [i for i in going if len(drafts[i]) < asked[i][1]]
+        if self._stopping is None or not going:
+            return going
+        evidence = []
+        for i in going:
+            request, base = asked[i][0], len(asked[i][0].tokens)
+            tracked = self._residents[request.sequence_id]
+            evidence.append(tracked.evidence(base, base + len(drafts[i])))
+        goes_on = self._stopping.goes_on(evidence)
+        return [i for i, goes in zip(going, goes_on, strict=True) if goes]
 
     def _extend_drafts(self, batch: Sequence[tuple[TrackedSequence, int]]) -> Logits:
         extensions = [

@@ -92,6 +92,31 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         lambda c: app(c)["args"].update(drafter=[]),
         "applications[0].args.drafter: unknown key; did you mean 'drafters'?",
     ),
+    "a head without a folder": (
+        lambda c: app(c)["args"]["drafters"].append({"name": "code", "kind": "head"}),
+        "applications[0].args.drafters[1]: kind 'head' needs the key 'path': a drafter's folder",
+    ),
+    "a model with two sources": (
+        lambda c: app(c)["args"]["drafters"].append(
+            {"name": "code", "kind": "model", "path": "a", "model": "b"}
+        ),
+        "applications[0].args.drafters[1]: kind 'model' needs one of the keys 'model' and 'path'",
+    ),
+    "a stop without a folder": (
+        lambda c: app(c)["args"]["drafters"][0].update(stop_threshold=0.5),
+        "applications[0].args.drafters[0]: stop_threshold is for drafters with a path",
+    ),
+    "a path for a lookup": (
+        lambda c: app(c)["args"]["drafters"][0].update(path="models/code"),
+        "applications[0].args.drafters[0]: kind 'prompt_lookup' takes no key 'path'",
+    ),
+    "a folder that is none": (
+        lambda c: app(c)["args"]["drafters"].append(
+            {"name": "code", "kind": "head", "path": "models/nowhere"}
+        ),
+        "applications[0].args.drafters[1].path: 'models/nowhere' is no drafter: "
+        "it has no config.json that can be read",
+    ),
     "drafter key": (
         lambda c: app(c)["args"]["drafters"][0].update(knd="x"),
         "applications[0].args.drafters[0].knd: unknown key; did you mean 'kind'?",
@@ -161,8 +186,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "model missing": (
         lambda c: app(c)["args"]["drafters"][0].update(kind="model"),
-        "applications[0].args.drafters[0]: kind 'model' needs the key 'model': "
-        "a folder or a Hub id",
+        "applications[0].args.drafters[0]: kind 'model' needs one of the a folder or a Hub id",
     ),
     "arm of nothing": (
         lambda c: target_settings(c).update(selector={"name": "fixed", "drafter": "lookup"}),

@@ -76,6 +76,7 @@ LIES: dict[str, Answer] = {
     "no tuple": each(lambda r: Draft(len(r.tokens), None)),  # type: ignore[arg-type]
     "no streak": each(lambda r: Draft(len(r.tokens), (1,), 0, -1)),
     "no match length": each(lambda r: Draft(len(r.tokens), (1,), None)),  # type: ignore[arg-type]
+    "a stop that is no bool": each(lambda r: Draft(len(r.tokens), (1,), is_stopped=1)),  # type: ignore[arg-type]
     "not a draft": each(lambda r: None),
     "stale by one": each(lambda r: Draft(len(r.tokens) - 1, (1,))),
     "ahead by one": each(lambda r: Draft(len(r.tokens) + 1, (1,))),
@@ -369,3 +370,26 @@ def test_a_drafter_that_breaks_at_the_end_of_a_sequence_is_noted_and_others_stil
     assert made.num_failures == {"bad": 1, "good": 0}
     assert other.forgotten == ["gone"]
     assert breaking.forgotten == ["gone"], "its memory of the sequence is freed all the same"
+
+
+@pytest.mark.parametrize("chances", [[2.0], [-0.1], [float("nan")], ["1"], [], [1], None])
+def test_a_forecast_that_is_no_chance_is_passed_over_and_noted(chances: Any) -> None:
+    seen: list[Context] = []
+
+    class Boasting(Scripted):
+        def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
+            forecasts: list[float | None] = chances
+            return forecasts
+
+    class Curious:
+        reads_confidences = True
+
+        def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+            seen.extend(contexts)
+            return [PLAIN] * len(contexts)
+
+    made = Drafting([Boasting(honest)], VOCAB, CostModel())
+    made.use_selectors(Curious(), {})
+    made.draft([step()], IDLE)
+    assert [dict(context.confidences) for context in seen] == [{}]
+    assert made.num_failures == {"d": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -100,6 +101,34 @@ def test_a_chosen_draft_is_told_with_its_decision() -> None:
     full, *_ = learner.heard
     assert full == Outcome(0, 3, "oracle", 3, 2)
     assert [outcome.decision_id for outcome in learner.heard] == list(range(len(learner.heard)))
+
+
+class Hesitant(Oracle):
+    """Goes no further than two tokens, whatever it is asked for."""
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        drafts = super().draft(requests)
+        return [
+            replace(d, tokens=d.tokens[:2], is_stopped=len(d.tokens) > 2 and r.draft_length > 2)
+            for d, r in zip(drafts, requests, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("draft_length", "num_offered"), [(2, 2), (3, 3), (4, 4)])
+def test_what_a_drafter_gave_up_counts_as_refused(draft_length: int, num_offered: int) -> None:
+    learner = Recording("oracle", draft_length)
+    run([Hesitant(text_of(FOREVER))], learner)
+    full, *_ = learner.heard
+    assert full == Outcome(0, 3, "oracle", num_offered, 2)
+
+
+def test_a_draft_that_found_no_room_is_not_one_that_stopped() -> None:
+    learner = Recording("oracle", 4)
+    engine = tiny_engine([Hesitant(text_of(FOREVER))], num_kv_tokens=44, max_num_sequences=1)
+    engine.use_selectors(learner, {})
+    run_all(engine, [FOREVER])
+    last = learner.heard[-1]
+    assert last.num_offered == last.accept_length < 4
 
 
 def test_plain_decoding_is_an_arm_too() -> None:

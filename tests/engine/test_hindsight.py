@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import pytest
 from hindsight import Watching
-from tiny_models import run_all, tiny_engine
-from tiny_requests import DRAFTERS, drafter, request
+from tiny_models import run_all, tiny_engine, tiny_head_drafter, tiny_model_drafter
+from tiny_requests import DRAFTERS, TRAINED, drafter, request
 
 from engine.drafters.drafter import Drafter
+from engine.drafters.stopping import Stopping, TopProbabilityEvidence
 from engine.request import GenerationRequest
+from policies.calibration import Stated
 from policies.fixed import FixedSelector
 
 LENGTHS = (1, 2, 4)
 LONGEST = 4
+NAMES = (*DRAFTERS, *(f"{name}, stopping" for name in TRAINED))
 NUM_TOKENS = 60
 
 
 def all_drafters() -> list[Drafter]:
-    return [drafter(name, LONGEST) for name in DRAFTERS]
+    """The trained ones twice, once with a stop of their own."""
+    stopping = Stopping(TopProbabilityEvidence(), Stated(), 0.6, LONGEST)
+    makers = {"model": tiny_model_drafter, "head": tiny_head_drafter}
+    stops = [makers[name](f"{name}, stopping", LONGEST, stopping=stopping) for name in TRAINED]
+    return [*(drafter(name, LONGEST) for name in DRAFTERS), *stops]
 
 
 def watched(asked: GenerationRequest) -> Watching:
     engine = tiny_engine(all_drafters())
-    watching = Watching([asked], DRAFTERS)
+    watching = Watching([asked], NAMES)
     engine.use_selectors(watching, {})
     run_all(engine, [asked])
     return watching
@@ -45,7 +52,7 @@ def test_scores_predict_every_fixed_arm_round_for_round(
     num_tokens = sum(real_rounds(asked, "suffix", 0))
     watching = watched(asked)
     num_accepted = 0
-    for name in DRAFTERS:
+    for name in NAMES:
         for draft_length in LENGTHS:
             predicted = watching.predicted_rounds(asked, name, draft_length, num_tokens)
             assert predicted == real_rounds(asked, name, draft_length), (name, draft_length)
@@ -60,7 +67,7 @@ def test_every_position_is_scored_and_the_end_cuts_what_reaches_it(index: int) -
     first = len(asked.prompt_ids)
     end = first + sum(real_rounds(asked, "suffix", 0))
     watching = watched(asked)
-    for name in DRAFTERS:
+    for name in NAMES:
         known = watching.outcomes[asked.sequence_id, name]
         assert set(known) == set(range(first + 1, min(end, first + NUM_TOKENS - 1)))
         for position, outcome in known.items():

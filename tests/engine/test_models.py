@@ -28,10 +28,10 @@ from transformers import (
     T5Config,
 )
 
-from engine.build import longest_sequence
 from engine.config import TargetConfig
 from engine.errors import ModelRefusedError
 from engine.gguf import convert_gguf
+from engine.loaded_target import longest_sequence
 from engine.model_files import converted_dir, gguf_of, read_config, resolve_model
 from engine.models import (
     build_runner,

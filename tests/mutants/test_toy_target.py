@@ -50,6 +50,7 @@ class ToyRunner:
     """Reads back through the block table what was ever written."""
 
     vocab_size = VOCAB
+    hidden_states = None
 
     def __init__(self) -> None:
         self._cells: dict[tuple[int, int], int] = {}

@@ -228,3 +228,30 @@ def test_a_load_that_is_new_starts_from_the_gain_of_the_nearest() -> None:
 
 def test_a_load_is_the_step_s() -> None:
     assert Load().num_sequences == 1
+
+
+def test_confidence_tells_cells_apart_where_it_is_asked_for() -> None:
+    def sure(confidence: float | None) -> Context:
+        known = {} if confidence is None else {"model": confidence}
+        return Context("a", "t", {"model": 4}, {}, {}, confidences=known)
+
+    offers = [sure(value) for value in (None, 0.0, 0.29, 0.31, 0.7, 1.0)]
+    plain, telling = Features(), Features(confidence_edges=(0.3, 0.6, 0.85))
+    assert len({cell.tobytes() for cell in plain.cells(ARMS, offers)}) == 1
+    cells = telling.cells(ARMS, offers)[:, ARMS.index["model"]].tolist()
+    assert len(set(cells)) == 5
+    assert cells[1] == cells[2]
+    assert max(cells) < telling.num_cells == 5 * plain.num_cells
+    assert make(settings=Survival(telling)).reads_confidences
+    assert not make().reads_confidences
+
+
+def test_confidence_that_tells_is_learnt() -> None:
+    """A drafter that is right exactly when it is sure drafts then, and only then."""
+    selector = make(0.3, Survival(Features(confidence_edges=(0.5,)), correction_weight=None))
+    sure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.9})
+    unsure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.1})
+    for _ in range(200):
+        for offer, accepted in ((sure, 4), (unsure, 0)):
+            learn(selector, offer, accepted, 1)
+    assert [decision.drafter for decision in selector.choose([sure, unsure])] == ["model", None]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tiny_models import VOCAB, tiny_model_drafter
+from tiny_models import VOCAB, tiny_head_drafter, tiny_model_drafter
 
 from engine.drafters.drafter import Drafter
 from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.drafters.suffix import SuffixDrafter
 from engine.request import GenerationRequest, SamplingParams
 
-DRAFTERS = ("prompt_lookup", "suffix", "model")
+DRAFTERS = ("prompt_lookup", "suffix", "model", "head")
+TRAINED = ("model", "head")
 
 
 def request(index: int, temperature: float, **options: Any) -> GenerationRequest:
@@ -39,4 +40,6 @@ def drafter(name: str, longest: int = 16, **options: Any) -> Drafter:
         return PromptLookupDrafter(name, longest, 6, 1)
     if name == "suffix":
         return SuffixDrafter(name, longest)
+    if name == "head":
+        return tiny_head_drafter(name, longest, **options)
     return tiny_model_drafter(name, longest, **options)

@@ -13,14 +13,22 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import tiny_model_drafter
+from tiny_models import FedHead, tiny_head_drafter, tiny_model_drafter
 
 from engine.drafters.drafter import Draft, Drafter, DraftRequest, Outcome, ScoreRequest
 from engine.drafters.prompt_lookup import PromptLookupDrafter
+from engine.drafters.stopping import Stopping, TopProbabilityEvidence
 from engine.drafters.suffix import SuffixDrafter
 from engine.request import SamplingParams
+from policies.calibration import Stated
 
 Maker = Callable[[], Drafter]
+
+
+def stopping() -> Stopping:
+    """By the raw top probability; about every other draft of 4 tokens stops early."""
+    return Stopping(TopProbabilityEvidence(), Stated(), 0.6, 4)
+
 
 MAKERS: dict[str, Maker] = {
     "prompt_lookup": lambda: PromptLookupDrafter("drafter", 5),
@@ -28,6 +36,9 @@ MAKERS: dict[str, Maker] = {
     "suffix": lambda: SuffixDrafter("drafter", 5),
     "suffix without shared outputs": lambda: SuffixDrafter("drafter", 16, 0),
     "model": lambda: tiny_model_drafter("drafter", 4),
+    "head": lambda: FedHead(tiny_head_drafter("drafter", 4)),
+    "model that stops": lambda: tiny_model_drafter("drafter", 4, stopping=stopping()),
+    "head that stops": lambda: FedHead(tiny_head_drafter("drafter", 4, stopping=stopping())),
 }
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
@@ -59,10 +70,11 @@ def draft_afresh(make: Maker, tokens: Sequence[int], num_prompt_tokens: int) -> 
     return drafter.draft([request])[0]
 
 
-def outcome_at(draft: Draft, tokens: Sequence[int], finished: bool) -> Outcome | None:
+def outcome_at(draft: Draft, tokens: Sequence[int], finished: bool, longest: int) -> Outcome | None:
     """What `tokens` says of a draft; None if its accept length is still open, or was never tested.
 
-    Written apart from the drafters: the offer is compared token by token.
+    Written apart from the drafters: the offer is compared token by token. What a drafter that
+    stopped did not draft counts as refused.
     """
     truth = tokens[draft.base_length :]
     accepted = 0
@@ -73,7 +85,8 @@ def outcome_at(draft: Draft, tokens: Sequence[int], finished: bool) -> Outcome |
     is_open = accepted == len(truth) and (accepted < len(draft.tokens) or not truth)
     if is_open and not (finished and truth):
         return None
-    return Outcome(draft.base_length, len(draft.tokens), accepted, censored=is_open)
+    num_offered = longest if draft.is_stopped else len(draft.tokens)
+    return Outcome(draft.base_length, num_offered, accepted, censored=is_open)
 
 
 @every_drafter
@@ -85,6 +98,7 @@ def test_score_reports_what_drafting_at_each_position_would_have_given(
     """Each exactly once, in the very call that settles it, in whatever steps the text arrives."""
     num_prompt_tokens = data.draw(st.integers(1, len(text)))
     drafter, num_known = make(), num_prompt_tokens
+    longest = drafter.max_draft_length
     drafts = {
         position: draft_afresh(make, text[:position], num_prompt_tokens)
         for position in range(num_prompt_tokens, len(text) + 1)
@@ -101,7 +115,7 @@ def test_score_reports_what_drafting_at_each_position_would_have_given(
             outcome
             for position in range(num_prompt_tokens, num_known + 1)
             if position not in reported
-            and (outcome := outcome_at(drafts[position], known, finished)) is not None
+            and (outcome := outcome_at(drafts[position], known, finished, longest)) is not None
         ]
         assert outcomes == settled
         reported |= {outcome.base_length for outcome in outcomes}

@@ -1,0 +1,102 @@
+"""The network of a head: decoder layers on the target's last hidden state.
+
+Input i fuses the embedding of token i with the target's state of token i - 1 (zeros for i = 0), and
+its output stands in for the state of token i: the target's own output layer reads the next token
+off it, and further steps take it where the target's state is not known yet (EAGLE,
+arXiv 2401.15077, section 4.1). Embedding and output layer are the target's, not weights of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from engine.drafters.shape import DrafterShape
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [batch, heads, tokens, dim], k, v) -> [batch, tokens, heads, dim]"""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWeights:
+    """What a head borrows of its target: the embedding, and the output layer [vocab, hidden]."""
+
+    embed: nn.Module
+    output: Tensor
+
+    @staticmethod
+    def of(model: PreTrainedModel) -> SharedWeights:
+        """Of a model whose linear layers were not replaced yet."""
+        output = model.get_output_embeddings()
+        assert isinstance(output, nn.Linear), "taken before the linear layers are replaced"
+        return SharedWeights(model.get_input_embeddings(), output.weight.data)
+
+
+class HeadModel(nn.Module):
+    """See the module. Attention is an argument: paged when serving, dense in training."""
+
+    def __init__(self, shape: DrafterShape) -> None:
+        super().__init__()
+        size, eps = shape.hidden_size, shape.norm_eps
+        self.shape = shape
+        self.embedding_norm = nn.RMSNorm(size, eps)
+        self.state_norm = nn.RMSNorm(size, eps)
+        self.fuse = nn.Linear(2 * size, size, bias=False)
+        self.layers = nn.ModuleList(_Layer(shape, index) for index in range(shape.num_layers))
+        self.output_norm = nn.RMSNorm(size, eps)
+
+    def forward(
+        self, embedded: Tensor, states: Tensor, positions: Tensor, attend: Attend
+    ) -> Tensor:
+        """embedded, states [batch, tokens, hidden], positions [tokens] -> states, as these."""
+        rotation = _rotation(positions, self.shape, embedded.dtype)
+        fused = torch.cat([self.embedding_norm(embedded), self.state_norm(states)], -1)
+        x = self.fuse(fused)
+        for layer in self.layers:
+            x = layer(x, rotation, attend)
+        out: Tensor = self.output_norm(x)
+        return out
+
+
+class _Layer(nn.Module):
+    """One decoder layer: grouped-query attention with rotary positions, and a gated MLP."""
+
+    def __init__(self, shape: DrafterShape, index: int) -> None:
+        super().__init__()
+        self._index = index
+        self._dim = shape.head_dim
+        self._sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+        size, width = shape.hidden_size, shape.intermediate_size
+        self.attention_norm = nn.RMSNorm(size, shape.norm_eps)
+        self.qkv = nn.Linear(size, sum(self._sizes) * self._dim, bias=False)
+        self.out = nn.Linear(shape.num_heads * self._dim, size, bias=False)
+        self.mlp_norm = nn.RMSNorm(size, shape.norm_eps)
+        self.gate_up = nn.Linear(size, 2 * width, bias=False)
+        self.down = nn.Linear(width, size, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        heads = self.qkv(self.attention_norm(x)).unflatten(-1, (-1, self._dim)).transpose(1, 2)
+        q, k, v = heads.split(self._sizes, 1)
+        attended = attend(self._index, _rotate(q, rotation), _rotate(k, rotation), v)
+        x = x + self.out(attended.flatten(2))
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        out: Tensor = x + self.down(functional.silu(gate) * up)
+        return out
+
+
+def _rotation(positions: Tensor, shape: DrafterShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles: [tokens, head_dim / 2] each."""
+    steps = torch.arange(0, shape.head_dim, 2, device=positions.device) / shape.head_dim
+    angles = positions[:, None].float() * shape.rope_theta**-steps
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cosine, sine = rotation
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)

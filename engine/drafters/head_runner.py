@@ -1,0 +1,101 @@
+"""Runs a head over a paged KV cache of its own, beside the target.
+
+The counterpart of `engine.runner` for a network that also reads states: extends sequences by
+tokens, the target's states known or the head's own in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.attention import AttentionBatch, KVCache, Span
+from engine.config import Numerics
+from engine.drafters.head_model import HeadModel, SharedWeights
+from engine.linear import FAST_MIN_ROWS, FormedLinear, use_form
+from engine.reduced_vocabulary import ReducedVocabulary
+from engine.runner import Extension, Logits
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRoom:
+    """Blocks for verified tokens, then blocks to draft in, which belong to no sequence."""
+
+    num_blocks: int
+    block_size: int
+    num_scratch_blocks: int
+
+
+class HeadRunner:
+    """See the module. Takes the model over: its linear layers are replaced."""
+
+    def __init__(
+        self,
+        model: HeadModel,
+        shared: SharedWeights,
+        vocabulary: ReducedVocabulary,
+        room: HeadRoom,
+        numerics: Numerics,
+    ) -> None:
+        weight = shared.output
+        self.vocabulary = vocabulary
+        self.room = room
+        self._embed = shared.embed
+        self._numerics: Numerics = numerics
+        self._device = weight.device
+        self._model = model.to(weight.device, weight.dtype).eval()
+        use_form(self._model, numerics)
+        ids = torch.tensor(vocabulary.ids, device=weight.device)
+        output = nn.Linear(weight.shape[1], len(vocabulary), bias=False, device="meta")
+        output.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
+        self._output = FormedLinear(output, numerics)
+        shape = model.shape
+        empty = weight.new_empty(1, shape.num_kv_heads, 1, shape.head_dim)
+        num_blocks = room.num_blocks + room.num_scratch_blocks
+        self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
+        is_padded = numerics == "fast" and weight.device.type == "cpu"
+        self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+
+    @torch.inference_mode()
+    def extend(self, extensions: Sequence[Extension], states: Tensor) -> Tensor:
+        """One forward over all new tokens, and `states` of the token before each of them.
+
+        [num_tokens, hidden_size] -> the same, the head's own states of these tokens.
+        """
+        spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
+        tokens = [token for e in extensions for token in e.tokens]
+        positions = [p for span in spans for p in range(span.start, span.end)]
+        num_tokens = len(tokens)
+        if num_tokens < self._min_tokens:
+            padding = self._min_tokens - num_tokens
+            tokens, positions = tokens + [0] * padding, positions + [0] * padding
+            states = torch.cat([states, states.new_zeros(padding, states.shape[1])])
+        batch = AttentionBatch(spans, self._cache, self._numerics)
+        scale = self._model.shape.head_dim**-0.5
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return batch.attend(layer, q, k, v, scale, None)
+
+        embedded = self._embed(torch.tensor([tokens], device=self._device))
+        at = torch.tensor(positions, device=self._device)
+        out: Tensor = self._model(embedded, states[None], at, attend)
+        return out[0, :num_tokens]
+
+    @torch.inference_mode()
+    def logits(self, states: Tensor) -> Logits:
+        """What follows the tokens of `states` [num_rows, hidden_size]."""
+        return Logits(self._output(states), states, self.vocabulary)
+
+    @torch.inference_mode()
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copies the keys and values of whole blocks."""
+        if not sources:
+            return
+        source = torch.tensor(sources, device=self._device)
+        target = torch.tensor(targets, device=self._device)
+        for sides in self._cache.layers:
+            for side in sides:
+                side.index_copy_(0, target, side.index_select(0, source))
