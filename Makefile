@@ -1,5 +1,6 @@
 # Everything runs in .venv, which `make install` builds from constraints.txt.
 # make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1; make bench-replay TRACES=folder
+# make train-drafters PROMPTS=folder DOMAINS="code math"; make evaluate-drafters DRAFTERS=models/code-head
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
-	record-traces clean
+	record-traces train-drafters evaluate-drafters clean
 
 install: $(STAMP)
 
@@ -59,6 +60,12 @@ bench-selector-cost: install
 
 record-traces: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)
+
+train-drafters: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(PROMPTS),PROMPTS=$(PROMPTS)) $(BIN)/python -m training.recipe $(DOMAINS)
+
+evaluate-drafters: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,277 @@
+"""`python -m training.drafter KIND OUTPUT --corpus FOLDER`: a head or a small model for a domain.
+
+Distilled on the target's own distributions over the most frequent ids, along texts of the target; a
+head unrolled over several steps, each on its own states, as when it drafts. Run it again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.config import TargetConfig
+from engine.drafters.folder import (
+    DrafterCard,
+    DrafterFolder,
+    FolderKind,
+    TargetIdentity,
+    write_drafter,
+)
+from engine.drafters.head_model import SharedWeights
+from engine.drafters.shape import DrafterShape
+from engine.errors import EngineError
+from engine.model_files import read_config, resolve_model
+from engine.models import load_model
+from engine.reduced_vocabulary import ReducedVocabulary
+from engine.text import Text as Tokenizer
+from training.card import write_recipe
+from training.corpus import Corpus, CorpusError, Text, read_texts
+from training.student import Batch, HeadStudent, ModelStudent, Student
+from training.trainer import Schedule, Trainer, TrainingError
+
+_NUM_REPORT_TEXTS = 32
+_STATE_SAMPLE = 64  # texts that a head's first scale is taken from
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a step minimises: cross entropy with the target over `num_steps` unrolled steps, each
+    weighing `step_decay` times the one before, and the distance to the target's states."""
+
+    num_steps: int = 3
+    step_decay: float = 0.8
+    state_weight: float = 0.2
+    batch_size: int = 4
+    window: int = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that decides a drafter, beside its corpora."""
+
+    kind: FolderKind
+    domain: str
+    shape: DrafterShape
+    num_ids: int
+    schedule: Schedule
+    objective: Objective = Objective()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """What training needs of the target: no layers, only what heads share, and who it is."""
+
+    identity: TargetIdentity
+    shared: SharedWeights
+    end_ids: tuple[int, ...]
+    device: str = "cpu"
+
+    @staticmethod
+    def load(model: str, device: str = "cpu") -> Teacher:
+        folder = resolve_model(model)
+        loaded = load_model(folder, device, TargetConfig(model).dtype)
+        shared = SharedWeights.of(loaded)
+        identity = TargetIdentity.of(model, folder)
+        return Teacher(identity, shared, Tokenizer.load(folder).eos_token_ids, device)
+
+
+def frequent_ids(
+    texts: Sequence[Text], num_ids: int, end_ids: Sequence[int], vocab_size: int
+) -> ReducedVocabulary:
+    """The ids that answers have most, ties to the lower; the ends of texts always."""
+    counts = Counter(token for text in texts for token in text.tokens[text.num_prompt_tokens :])
+    counts.update(token for text in texts for token in set(text.tokens))
+    ranked = sorted(range(vocab_size), key=lambda token: (-counts[token], token))
+    kept = [*end_ids, *(token for token in ranked if token not in end_ids)][:num_ids]
+    return ReducedVocabulary(sorted(kept), vocab_size)
+
+
+def make_student(plan: Plan, teacher: Teacher, texts: Sequence[Text]) -> Student:
+    """With its first weights."""
+    torch.manual_seed(plan.seed)
+    vocabulary = frequent_ids(texts, plan.num_ids, teacher.end_ids, teacher.identity.vocab_size)
+    if plan.kind == "head":
+        head = HeadStudent(plan.shape, teacher.shared, vocabulary)
+        head.start_from(torch.cat([text.states for text in texts[:_STATE_SAMPLE]]))
+        return head
+    model = ModelStudent(plan.shape, vocabulary)
+    model.start_from(teacher.shared.output.cpu())
+    model.module.to(teacher.device)
+    return model
+
+
+class Distillation:
+    """The losses of a student on texts; `teacher_rows` gives the target's logits of its ids."""
+
+    def __init__(self, student: Student, teacher: Teacher, plan: Plan, texts: Sequence[Text]):
+        self._student = student
+        self._plan = plan
+        self._device = teacher.device
+        self._texts = texts
+        ids = torch.tensor(student.vocabulary.ids, device=teacher.device)
+        self._rows = teacher.shared.output.index_select(0, ids).float()
+
+    def at(self, step: int) -> dict[str, Tensor]:
+        """Of the texts that a step trains on."""
+        objective = self._plan.objective
+        random = np.random.default_rng((self._plan.seed, step))
+        chosen = [
+            self._texts[i] for i in random.integers(len(self._texts), size=objective.batch_size)
+        ]
+        starts = []
+        for text in chosen:
+            spare = len(text.tokens) - 1 - objective.window
+            starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
+        return self.of(Batch.of(chosen, starts, objective.window, self._device))
+
+    def of(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, and of each step `ce_1`.. and the share of rightly guessed ids, `right_1`.."""
+        objective = self._plan.objective
+        with torch.no_grad():
+            target = functional.linear(batch.states, self._rows)
+            weighed = batch.weights > 0
+            best = target.argmax(-1)
+        found: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self._device)
+        for step, states in enumerate(self._student.states(batch, objective.num_steps)):
+            rows = weighed & functional.pad(weighed, (step, 0))[:, : weighed.shape[1]]
+            logits = self._student.logits(states[rows])
+            entropy = functional.cross_entropy(logits, target[rows].softmax(-1))
+            found[f"ce_{step + 1}"] = entropy.detach()
+            found[f"right_{step + 1}"] = (logits.argmax(-1) == best[rows]).float().mean()
+            weight = objective.step_decay**step
+            total = total + weight * entropy
+            if self._plan.kind == "head":
+                scale = batch.states[rows].square().mean().sqrt()
+                distance = functional.smooth_l1_loss(
+                    states[rows] / scale, batch.states[rows] / scale
+                )
+                total = total + weight * objective.state_weight * distance
+        return {"loss": total, **found}
+
+
+def train(
+    plan: Plan, corpora: Sequence[Path], output: Path, work: Path, model: str
+) -> DrafterFolder:
+    """Trains in `work` and writes the drafter's folder `output`."""
+    teacher = Teacher.load(model)
+    for folder in corpora:
+        recipe = Corpus.open(folder).recipe
+        if recipe.target.weights_hash != teacher.identity.weights_hash:
+            raise CorpusError(f"{folder} has texts of {recipe.target.name}, not of {model}")
+    texts, held_out = read_texts(corpora, False), read_texts(corpora, True, _NUM_REPORT_TEXTS)
+    student = make_student(plan, teacher, texts)
+    facts = {"plan": plan, "num_texts": len(texts), "corpora": [str(path) for path in corpora]}
+    trainer = Trainer(student.module, work, plan.schedule, facts)
+    distillation = Distillation(student, teacher, plan, texts)
+    window = plan.objective.window
+    unseen = Batch.of(held_out, [0] * len(held_out), window, teacher.device)
+    trainer.run(
+        distillation.at,
+        lambda: {f"held_out_{key}": value for key, value in distillation.of(unseen).items()},
+    )
+    ids = student.vocabulary.ids.tolist()
+    card = DrafterCard(plan.kind, plan.domain, teacher.identity, plan.shape)
+    folder = write_drafter(output, card, student.weights(), ids)
+    write_recipe(output, _recipe_of(plan, corpora, texts))
+    return folder
+
+
+def _recipe_of(plan: Plan, corpora: Sequence[Path], texts: Sequence[Text]) -> dict[str, object]:
+    """In words, for the model card."""
+    sources = sorted(
+        {Path(name).name for path in corpora for name in Corpus.open(path).recipe.sources}
+    )
+    num_tokens = sum(text.num_answer_tokens for text in texts)
+    steps, objective = plan.schedule.num_steps, plan.objective
+    return {
+        "data": f"{len(texts)} answers of the target, {num_tokens} tokens, to prompts of: "
+        + ", ".join(sources),
+        "recipe": f"{steps} steps of {objective.batch_size} texts, cross entropy with the target's "
+        f"distribution, {objective.num_steps if plan.kind == 'head' else 1} unrolled step(s), "
+        f"AdamW at {plan.schedule.learning_rate:g}",
+        "num_ids": plan.num_ids,
+    }
+
+
+def head_shape(model: str, num_layers: int) -> DrafterShape:
+    """Layers like the target's, with a narrower MLP."""
+    config = read_config(resolve_model(model))
+    sizes = {**config, **config.get("text_config", {})}
+    size, heads = int(sizes["hidden_size"]), int(sizes["num_attention_heads"])
+    dim = int(sizes.get("head_dim") or size // heads)
+    kv_heads = int(sizes.get("num_key_value_heads") or heads)
+    return DrafterShape(size, num_layers, heads, kv_heads, dim, 2 * size)
+
+
+def model_shape(hidden_size: int, num_layers: int) -> DrafterShape:
+    """A small model, with heads of 64."""
+    heads = max(1, hidden_size // 64)
+    return DrafterShape(hidden_size, num_layers, heads, max(1, heads // 2), 64, 3 * hidden_size)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m training.drafter",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("kind", choices=("head", "model"))
+    made.add_argument("output", type=Path, help="the drafter, a folder")
+    made.add_argument("--corpus", type=Path, action="append", required=True)
+    made.add_argument("--work", type=Path, help="checkpoints and log; beside build/ by default")
+    made.add_argument("--target", default="smollm2-135m-instruct")
+    made.add_argument("--num-steps", type=int, default=6000)
+    made.add_argument(
+        "--learning-rate", type=float, help="default: 1e-3 for heads, 2e-3 for models"
+    )
+    made.add_argument("--batch-size", type=int, default=4)
+    made.add_argument("--num-ids", type=int, default=8192, help="that it can draft")
+    made.add_argument("--num-layers", type=int, help="default: 1 for heads, 2 for models")
+    made.add_argument("--hidden-size", type=int, default=256, help="of a model")
+    made.add_argument("--unroll", type=int, default=3, help="steps of a head")
+    made.add_argument("--num-threads", type=int)
+    return made
+
+
+def plan_of(given: argparse.Namespace) -> Plan:
+    is_head = given.kind == "head"
+    layers = given.num_layers or (1 if is_head else 2)
+    shape = head_shape(given.target, layers) if is_head else model_shape(given.hidden_size, layers)
+    rate = given.learning_rate or (1e-3 if is_head else 2e-3)
+    return Plan(
+        given.kind,
+        Corpus.open(given.corpus[0]).recipe.domain,
+        shape,
+        given.num_ids,
+        Schedule(given.num_steps, rate),
+        Objective(num_steps=given.unroll, batch_size=given.batch_size),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    if given.num_threads is not None:
+        torch.set_num_threads(given.num_threads)
+    work = given.work or Path("build/training") / given.output.name
+    try:
+        folder = train(plan_of(given), given.corpus, given.output, work, given.target)
+    except (EngineError, CorpusError, TrainingError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(folder.path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
