@@ -38,6 +38,16 @@ _BIN_EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.9
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """`num_steps` of a head's own states are examined, over `num_texts` texts of each corpus."""
+
+    num_texts: int = 200
+    num_steps: int = 5
+    num_blocks: int = 1
+    num_training_steps: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
 class Tested:
     """Draft tokens: the states they were drawn from [num_tokens, hidden], what the drafter held of
     them, and whether the target draws the same; all [num_tokens]."""
@@ -204,16 +214,6 @@ def run(
     tested = examine(examiner, texts, MIX_SHARE, 0, title)
     unseen = examine(examiner, read_texts(corpora, True, 32), 0.0, 0, f"{title}, held out")
     return train(folder, tested, unseen, work, sizes.num_blocks, sizes.num_training_steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """`num_steps` of a head's own states are examined, over `num_texts` texts of each corpus."""
-
-    num_texts: int = 200
-    num_steps: int = 5
-    num_blocks: int = 1
-    num_training_steps: int = 2000
 
 
 def load_target(model: str, num_threads: int | None) -> LoadedTarget:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,9 +64,9 @@ def _overlap(target: Tensor, drafter: Tensor, temperature: float) -> Tensor:
 
 
 def _agreements(
-    target: Tensor, rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]], text: Text,
-    temperature: float,
-) -> list[bool]:  # fmt: skip
+    target: Tensor, rows: NDArray[np.float32], text: Text, temperature: float
+) -> list[bool]:
+    """Whether both draw the same, row by row, under some seeds."""
     logits, found = Logits(target), []
     for seed in range(_NUM_SEEDS):
         sampler = TokenSampler(SamplingParams(temperature=temperature, seed=seed), ())

@@ -38,7 +38,7 @@ from training.corpus import Corpus, CorpusError, Text, read_texts
 from training.student import Batch, HeadStudent, ModelStudent, Student
 from training.trainer import Schedule, Trainer, TrainingError
 
-_NUM_REPORT_TEXTS = 32
+_NUM_REPORT_TEXTS = 12
 _STATE_SAMPLE = 64  # texts that a head's first scale is taken from
 
 
@@ -130,25 +130,29 @@ class Distillation:
         ]
         starts = []
         for text in chosen:
-            spare = len(text.tokens) - 1 - objective.window
-            starts.append(int(random.integers(spare + 1)) if spare > 0 else 0)
+            last = max(0, len(text.tokens) - 1 - objective.window)
+            first = min(last, max(0, text.num_prompt_tokens - objective.window // 2))
+            starts.append(int(random.integers(first, last + 1)))
         return self.of(Batch.of(chosen, starts, objective.window, self._device))
 
     def of(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`, and of each step `ce_1`.. and the share of rightly guessed ids, `right_1`.."""
         objective = self._plan.objective
         with torch.no_grad():
-            target = functional.linear(batch.states, self._rows)
             weighed = batch.weights > 0
-            best = target.argmax(-1)
+            target = functional.linear(batch.states[weighed], self._rows)
+            best, wanted = target.argmax(-1), target.softmax(-1)
         found: dict[str, Tensor] = {}
         total = torch.zeros((), device=self._device)
         for step, states in enumerate(self._student.states(batch, objective.num_steps)):
             rows = weighed & functional.pad(weighed, (step, 0))[:, : weighed.shape[1]]
+            if not rows.any():  # answers of a few tokens have no place for later steps
+                break
+            kept = rows[weighed]
             logits = self._student.logits(states[rows])
-            entropy = functional.cross_entropy(logits, target[rows].softmax(-1))
+            entropy = functional.cross_entropy(logits, wanted[kept])
             found[f"ce_{step + 1}"] = entropy.detach()
-            found[f"right_{step + 1}"] = (logits.argmax(-1) == best[rows]).float().mean()
+            found[f"right_{step + 1}"] = (logits.argmax(-1) == best[kept]).float().mean()
             weight = objective.step_decay**step
             total = total + weight * entropy
             if self._plan.kind == "head":

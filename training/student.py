@@ -58,9 +58,11 @@ class Batch:
 class Student(Protocol):
     """What the steps of training need of a drafter. `module` has what is trained."""
 
-    module: nn.Module
     vocabulary: ReducedVocabulary
     shape: DrafterShape
+
+    @property
+    def module(self) -> nn.Module: ...
 
     def states(self, batch: Batch, num_steps: int) -> list[Tensor]:
         """States [batch, tokens, hidden] that the next token is read off, by steps on the
@@ -82,7 +84,7 @@ class HeadStudent:
     def __init__(
         self, shape: DrafterShape, shared: SharedWeights, vocabulary: ReducedVocabulary
     ) -> None:
-        self.module = HeadModel(shape).to(shared.output.device)
+        self.module: HeadModel = HeadModel(shape).to(shared.output.device)
         self.vocabulary, self.shape = vocabulary, shape
         self._embed = shared.embed
         ids = torch.tensor(vocabulary.ids, device=shared.output.device)
@@ -91,7 +93,6 @@ class HeadStudent:
     def start_from(self, states: Tensor) -> None:
         """First weights: the state of the token before comes through, as large as `states`."""
         size, model = self.shape.hidden_size, self.module
-        assert isinstance(model, HeadModel)
         with torch.no_grad():
             eye = torch.eye(size)
             model.fuse.weight.copy_(torch.cat([0.1 * eye, eye], 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -37,6 +37,9 @@ from policies.selector import PLAIN, Context, Decision
 TOKENS = [5, 9, 9, 14, 3, 50, 31, 8, 8, 21, 5, 17]
 
 
+Maker = Callable[..., HeadDrafter | ModelDrafter]
+
+
 def stopping(threshold: float, longest: int = 8) -> Stopping:
     return Stopping(TopProbabilityEvidence(), Stated(), threshold, longest)
 
@@ -47,10 +50,10 @@ def asked(length: int = 8, name: str = "a") -> DraftRequest:
 
 
 @pytest.mark.parametrize("make", [tiny_model_drafter, tiny_head_drafter])
-def test_a_wary_drafter_drafts_the_beginning_of_what_a_bold_one_drafts(make: type) -> None:
+def test_a_wary_drafter_drafts_the_beginning_of_what_a_bold_one_drafts(make: Maker) -> None:
     lengths = []
     for threshold in (0.999999, 0.9, 0.6, 0.3, 0.01):
-        made: HeadDrafter | ModelDrafter = make("d", 8, stopping=stopping(threshold))
+        made = make("d", 8, stopping=stopping(threshold))
         (draft,) = made.draft([asked()])
         (whole,) = make("d", 8).draft([asked()])
         assert draft.tokens == whole.tokens[: len(draft.tokens)]
@@ -61,16 +64,16 @@ def test_a_wary_drafter_drafts_the_beginning_of_what_a_bold_one_drafts(make: typ
 
 
 @pytest.mark.parametrize("make", [tiny_model_drafter, tiny_head_drafter])
-def test_a_forecast_is_the_chance_of_the_first_token_and_changes_no_draft(make: type) -> None:
-    made: HeadDrafter | ModelDrafter = make("d", 4, stopping=stopping(0.5, 4))
+def test_a_forecast_is_the_chance_of_the_first_token_and_changes_no_draft(make: Maker) -> None:
+    made = make("d", 4, stopping=stopping(0.5, 4))
     assert isinstance(made, Forecaster)
     first = made.forecast([asked(), asked(name="b")])
     assert first[0] == first[1] == made.forecast([asked()])[0]
     assert first[0] is not None
     assert 0 < first[0] < 1
-    fresh: HeadDrafter | ModelDrafter = make("d", 4, stopping=stopping(0.5, 4))
+    fresh = make("d", 4, stopping=stopping(0.5, 4))
     assert made.draft([asked()]) == fresh.draft([asked()])
-    silent: HeadDrafter | ModelDrafter = make("d", 4)
+    silent = make("d", 4)
     assert silent.forecast([asked()]) == [None]
 
 
