@@ -47,7 +47,7 @@ bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
 
 bench-select: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.selection
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(STOP),STOP=$(STOP)) $(BIN)/python -m benchmarks.selection
 
 bench-replay: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(TRACES),TRACES=$(TRACES)) $(BIN)/python -m benchmarks.replay

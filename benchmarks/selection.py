@@ -3,12 +3,14 @@
 The drafters are the lookups and those of `models/`, or else the target's own first layers.
 Every selector, every fixed arm, the rule and plain decoding decode the same prompts in turns; then
 some of them with 1 to 32 streams. Speeds count from the first token on, all learners start from
-nothing. The last line printed is one JSON object. QUICK=1: within 60 s.
+nothing. STOP=0.8 lets trained drafters stop by themselves, and adds survival with their confidence.
+The last line printed is one JSON object. QUICK=1: within 60 s.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -39,12 +41,13 @@ from engine.model_files import resolve_model
 from policies.arms import Arms, draft_lengths_up_to
 from policies.cost_model import ArmPrices
 from policies.exp3spec import Exp3Spec
+from policies.features import CONFIDENCE_EDGES, Features
 from policies.fixed import FixedSelector
 from policies.hedge import Hedge
 from policies.learning import Learning, LearningSelector, Rule
 from policies.normalhedge import NormalHedge
 from policies.selector import Selector
-from policies.survival import SurvivalSelector
+from policies.survival import Survival, SurvivalSelector
 from policies.ucbspec import UcbSpec
 
 NUM_SHALLOW_LAYERS = 6
@@ -92,7 +95,8 @@ Speeds = Mapping[str, Speed]
 def main() -> int:
     size = QUICK if is_quick() else FULL
     with tempfile.TemporaryDirectory() as folder:
-        trained = trained_configs()
+        stop = os.environ.get("STOP")
+        trained = trained_configs(float(stop) if stop else None)
         shallow = (
             None if trained
             else write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
@@ -144,6 +148,10 @@ def add_learners(bench: Workbench) -> list[Mode]:
         for name, rule in rules.items()
     }
     selectors[SURVIVAL] = SurvivalSelector(arms, prices, generator)
+    if any(drafter.stop_threshold is not None for drafter in bench.drafters):
+        settings = Survival(Features(confidence_edges=CONFIDENCE_EDGES))
+        sure = SurvivalSelector(arms, prices, generator, settings)
+        selectors[f"{SURVIVAL}, confidence"] = sure
     bench.use_selectors(selectors)
     return [Mode(name, tuple(bench.longest)) for name in selectors]
 

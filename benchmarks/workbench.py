@@ -80,14 +80,17 @@ class Run:
         return self.decode_s - self.forward_s
 
 
-def trained_configs() -> list[DrafterConfig]:
+def trained_configs(stop_threshold: float | None = None) -> list[DrafterConfig]:
     """The drafters of `models/`, as many as there are."""
-    folders = [DrafterFolder.read(path) for path in project_drafters()]
     return [
         DrafterConfig(
-            folder.path.name, folder.card.kind, TRAINED_DRAFT_LENGTH, path=str(folder.path)
+            path.name,
+            DrafterFolder.read(path).card.kind,
+            TRAINED_DRAFT_LENGTH,
+            path=str(path),
+            stop_threshold=stop_threshold,
         )
-        for folder in folders
+        for path in project_drafters()
     ]
 
 
