@@ -117,7 +117,11 @@ def small_model_weights(model: LlamaForCausalLM) -> dict[str, Tensor]:
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], folder: DrafterFolder) -> None:
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        reason = str(error).strip().rsplit("\n", 1)[-1].strip()
+        raise ModelRefusedError(str(folder.path), f"its weights do not fit: {reason}") from error
     wrong = [name for name in missing if name != "lm_head.weight"] + unexpected
     if wrong:
         raise ModelRefusedError(str(folder.path), f"its weights do not fit its shape: {wrong[0]}")

@@ -210,6 +210,10 @@ def test_weights_of_another_shape_are_refused(
     write_drafter(path, folder.card, {"fuse.weight": torch.zeros(32, 64)}, IDS)
     with pytest.raises(ModelRefusedError, match="do not fit its shape"):
         build_drafter(DrafterConfig("d", "head", 4, path=str(path)), target)
+    wide = HeadModel(replace(HEAD, intermediate_size=64)).state_dict()
+    write_drafter(path, folder.card, wide, IDS)
+    with pytest.raises(ModelRefusedError, match="do not fit: size mismatch"):
+        build_drafter(DrafterConfig("d", "head", 4, path=str(path)), target)
     write_drafter(path, folder.card, HeadModel(HEAD).state_dict(), [5, 999])
     with pytest.raises(ModelRefusedError, match=r"ids must be in \[0, 258\)"):
         build_drafter(DrafterConfig("d", "head", 4, path=str(path)), target)
