@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Numerics = Literal["fast", "invariant"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 DrafterKind = Literal["prompt_lookup", "suffix", "model", "head"]
 
 
@@ -22,7 +23,7 @@ class TargetConfig:
 
     model: str
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     numerics: Numerics = "fast"
     num_threads: int | None = None
     num_kv_tokens: int = 16384

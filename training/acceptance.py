@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +78,10 @@ class Examiner:
     @torch.no_grad()
     def test(self, text: Text, mix_share: float, random: np.random.Generator) -> Tested:
         """`mix_share` of the answer's tokens are first replaced by what the drafter draws."""
-        if mix_share > 0:
-            text = self._mixed(text, mix_share, random)
         first = text.num_prompt_tokens
-        wanted = [*text.tokens[first:]] if mix_share == 0 else self._target_draws(text)
+        tokens = self._mixed(text, mix_share, random) if mix_share > 0 else text.tokens
+        theirs, known = self._forward(tokens)
+        wanted, text = _draw(theirs, text, first), replace(text, tokens=tokens, states=known)
         parts = []
         for step, states in enumerate(self._states(text)):
             rows = states[first - 1 + step :]
@@ -100,7 +100,7 @@ class Examiner:
         batch = Batch.of([text], [0], len(text.tokens), str(self._target.config.device))
         return [states[0] for states in self._student.states(batch, self._num_steps)]
 
-    def _mixed(self, text: Text, share: float, random: np.random.Generator) -> Text:
+    def _mixed(self, text: Text, share: float, random: np.random.Generator) -> list[int]:
         first = text.num_prompt_tokens
         rows = self._states(text)[0][first - 1 :]
         drawn = _draw(
@@ -112,12 +112,7 @@ class Examiner:
                 drawn, text.tokens[first:], random.random(len(drawn)) < share, strict=True
             )
         ]
-        tokens = [*text.tokens[:first], *answer]
-        states = self._forward(tokens)[1]
-        return Text(text.domain, tokens, first, text.temperature, text.seed, states)
-
-    def _target_draws(self, text: Text) -> list[int]:
-        return _draw(self._forward(text.tokens)[0], text, text.num_prompt_tokens)
+        return [*text.tokens[:first], *answer]
 
     def _forward(self, tokens: list[int]) -> tuple[Logits, Tensor]:
         """The target on a text: the logits before every token but the first, and its states."""

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.config import Dtype
 from engine.drafters.folder import TargetIdentity
 
 SETTINGS = "corpus.json"
@@ -37,6 +38,7 @@ class Recipe:
     max_tokens: int
     seed: int
     target: TargetIdentity
+    dtype: Dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ class Plan:
     num_ids: int
     schedule: Schedule
     objective: Objective = Objective()
+    start: Path | None = None
+    """A drafter of the same shape to go on from."""
     seed: int = 0
 
 
@@ -103,11 +105,22 @@ def make_student(plan: Plan, teacher: Teacher, texts: Sequence[Text]) -> Student
     if plan.kind == "head":
         head = HeadStudent(plan.shape, teacher.shared, vocabulary)
         head.start_from(torch.cat([text.states for text in texts[:_STATE_SAMPLE]]))
-        return head
+        return _gone_on(head, plan, teacher)
     model = ModelStudent(plan.shape, vocabulary)
     model.start_from(teacher.shared.output.cpu())
     model.module.to(teacher.device)
-    return model
+    return _gone_on(model, plan, teacher)
+
+
+def _gone_on(student: Student, plan: Plan, teacher: Teacher) -> Student:
+    """With the weights of the drafter that the plan starts from, if any."""
+    if plan.start is not None:
+        folder = DrafterFolder.read(plan.start)
+        folder.refuse_other_target(teacher.identity, plan.kind)
+        if folder.card.shape != plan.shape:
+            raise TrainingError(f"{plan.start} is of {folder.card.shape}, not of {plan.shape}")
+        student.take_over(*folder.weights())
+    return student
 
 
 class Distillation:
@@ -198,12 +211,13 @@ def _recipe_of(plan: Plan, corpora: Sequence[Path], texts: Sequence[Text]) -> di
     )
     num_tokens = sum(text.num_answer_tokens for text in texts)
     steps, objective = plan.schedule.num_steps, plan.objective
+    start = "" if plan.start is None else f", from the weights of {plan.start.name}"
     return {
         "data": f"{len(texts)} answers of the target, {num_tokens} tokens, to prompts of: "
         + ", ".join(sources),
         "recipe": f"{steps} steps of {objective.batch_size} texts, cross entropy with the target's "
         f"distribution, {objective.num_steps if plan.kind == 'head' else 1} unrolled step(s), "
-        f"AdamW at {plan.schedule.learning_rate:g}",
+        f"AdamW at {plan.schedule.learning_rate:g}{start}",
         "num_ids": plan.num_ids,
     }
 
@@ -233,6 +247,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("kind", choices=("head", "model"))
     made.add_argument("output", type=Path, help="the drafter, a folder")
     made.add_argument("--corpus", type=Path, action="append", required=True)
+    made.add_argument("--start", type=Path, help="a drafter of the same shape to go on from")
     made.add_argument("--work", type=Path, help="checkpoints and log; beside build/ by default")
     made.add_argument("--target", default="smollm2-135m-instruct")
     made.add_argument("--num-steps", type=int, default=6000)
@@ -260,6 +275,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
         given.num_ids,
         Schedule(given.num_steps, rate),
         Objective(num_steps=given.unroll, batch_size=given.batch_size),
+        given.start,
     )
 
 

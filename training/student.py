@@ -64,6 +64,10 @@ class Student(Protocol):
     @property
     def module(self) -> nn.Module: ...
 
+    def take_over(self, weights: dict[str, Tensor], ids: Sequence[int]) -> None:
+        """The weights of another drafter of this shape, that drafts `ids`."""
+        ...
+
     def states(self, batch: Batch, num_steps: int) -> list[Tensor]:
         """States [batch, tokens, hidden] that the next token is read off, by steps on the
         drafter's own states before them; a model has none of those, and one step."""
@@ -76,6 +80,9 @@ class Student(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """What a drafter's folder holds."""
         ...
+
+
+_EMBEDDING = "model.embed_tokens.weight"
 
 
 class HeadStudent:
@@ -100,6 +107,9 @@ class HeadStudent:
             for layer in model.layers:
                 layer.out.weight.zero_()
                 layer.down.weight.zero_()
+
+    def take_over(self, weights: dict[str, Tensor], ids: Sequence[int]) -> None:
+        self.module.load_state_dict(weights)
 
     def states(self, batch: Batch, num_steps: int) -> list[Tensor]:
         with torch.no_grad():
@@ -138,6 +148,18 @@ class ModelStudent:
             weight.zero_()
             weight[: len(ids), : table.shape[1]] = table / table.std() / self.shape.hidden_size**0.5
 
+    def take_over(self, weights: dict[str, Tensor], ids: Sequence[int]) -> None:
+        """Ids that only this one drafts keep the rows that they have."""
+        theirs = weights.pop(_EMBEDDING)
+        ours = self.module.get_input_embeddings().weight
+        assert isinstance(ours, Tensor)
+        with torch.no_grad():
+            places = torch.from_numpy(self.vocabulary.places(ids))
+            known = places < len(self.vocabulary)
+            ours[places[known]] = theirs[:-1][known].to(ours)
+            ours[-1] = theirs[-1].to(ours)
+        self.module.load_state_dict(weights, strict=False)
+
     def states(self, batch: Batch, num_steps: int) -> list[Tensor]:
         places = torch.from_numpy(self.vocabulary.places(batch.tokens.flatten().tolist()))
         ids = places.view_as(batch.tokens).to(batch.tokens.device)
@@ -160,7 +182,7 @@ def load_student(folder: DrafterFolder, shared: SharedWeights) -> Student:
         student = HeadStudent(folder.card.shape, shared, vocabulary)
     else:
         student = ModelStudent(folder.card.shape, vocabulary)
-    student.module.load_state_dict(weights, strict=False)
+    student.take_over(weights, ids)
     student.module.eval()
     return student
 

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.config import TargetConfig
+from engine.config import Dtype, TargetConfig
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 from engine.engine import Engine
 from engine.errors import EngineError
@@ -28,9 +29,9 @@ from training.domains import Domain, DomainError, load_domain
 from training.sources import SEEDS, Messages, SourceError, Sources
 
 NUM_STREAMS = 48
-SHARD_SIZE = 48
+SHARD_SIZE = 144
 _MAX_PROMPT_TOKENS = 1024  # longer conversations lose their beginning
-_MAX_INVENTED_TOKENS = 96
+_MAX_INVENTED_TOKENS = 64
 _USUAL_TOKENS = 384  # of prompt and answer, that there is room for
 _MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"  # no text of a template
 
@@ -110,11 +111,14 @@ class Writer:
         return self.target.text.encode(text, add_special_tokens=False)
 
 
-def load_writer(model: str, max_tokens: int, num_threads: int | None) -> Writer:
+def load_writer(
+    model: str, max_tokens: int, num_threads: int | None, dtype: Dtype = "float32"
+) -> Writer:
     """A target with room for `NUM_STREAMS` texts, that keeps its states."""
     longest = _MAX_PROMPT_TOKENS + max(max_tokens, _MAX_INVENTED_TOKENS)
     config = TargetConfig(
         model,
+        dtype=dtype,
         num_threads=num_threads,
         num_kv_tokens=max(longest + 16, NUM_STREAMS * _USUAL_TOKENS),
         max_num_sequences=NUM_STREAMS,
@@ -183,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-tokens", type=int, default=256, help="of an answer")
     made.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7, 1.0])
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--dtype", choices=get_args(Dtype), default="float32", help="to write in")
     made.add_argument("--num-threads", type=int)
     return made
 
@@ -192,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         domain = load_domain(given.domain)
         sources = tuple(given.source or [SEEDS])
-        writer = load_writer(given.target, given.max_tokens, given.num_threads)
+        writer = load_writer(given.target, given.max_tokens, given.num_threads, given.dtype)
         recipe = Recipe(
             domain.name,
             sources,
@@ -200,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.max_tokens,
             given.seed,
             writer.target.identity,
+            given.dtype,
         )
         fill(Corpus.create(given.output, recipe), writer, domain, given.num_texts)
     except (EngineError, CorpusError, DomainError, SourceError) as error:
