@@ -42,7 +42,11 @@ def read_questions(path: Path) -> list[Question]:
     try:
         text = path.read_text(encoding="utf-8")
         is_list = text.lstrip().startswith("[")
-        records = json.loads(text) if is_list else [*map(json.loads, filter(str.strip, text.splitlines()))]
+        records = (
+            json.loads(text)
+            if is_list
+            else [*map(json.loads, filter(str.strip, text.splitlines()))]
+        )
     except (OSError, ValueError) as error:
         raise QuestionError(f"{path}: {error}") from error
     if not records:

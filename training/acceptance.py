@@ -173,8 +173,8 @@ def train(
     torch.manual_seed(0)
     head = AcceptanceHead(folder.card.shape.hidden_size, num_blocks).to(tested.states.device)
     with torch.no_grad():
-        for block in head.blocks:
-            block.weight.zero_()
+        for weight in head.blocks.parameters():
+            weight.zero_()
     schedule = Schedule(num_steps, 1e-3)
     facts = {"drafter": str(folder.path), "num_blocks": num_blocks, "num": len(tested.accepted)}
     trainer = Trainer(head, work, schedule, facts)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.config import Dtype
 from engine.drafters.folder import TargetIdentity
+from engine.hidden_states import StoredPast
 
 SETTINGS = "corpus.json"
 _HELD_OUT = 16  # of so many prompts one is held out
@@ -59,6 +60,11 @@ class Text:
     @property
     def num_answer_tokens(self) -> int:
         return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def past(self) -> StoredPast:
+        """For drafters, which compute in 32 bits."""
+        return StoredPast(self.states.float())
 
     @property
     def is_held_out(self) -> bool:

@@ -108,7 +108,7 @@ def make_student(plan: Plan, teacher: Teacher, texts: Sequence[Text]) -> Student
         return _gone_on(head, plan, teacher)
     model = ModelStudent(plan.shape, vocabulary)
     model.start_from(teacher.shared.output.cpu())
-    model.module.to(teacher.device)
+    model.module.to(teacher.device)  # type: ignore[arg-type]
     return _gone_on(model, plan, teacher)
 
 
@@ -182,10 +182,10 @@ def train(
 ) -> DrafterFolder:
     """Trains in `work` and writes the drafter's folder `output`."""
     teacher = Teacher.load(model)
-    for folder in corpora:
-        recipe = Corpus.open(folder).recipe
+    for path in corpora:
+        recipe = Corpus.open(path).recipe
         if recipe.target.weights_hash != teacher.identity.weights_hash:
-            raise CorpusError(f"{folder} has texts of {recipe.target.name}, not of {model}")
+            raise CorpusError(f"{path} has texts of {recipe.target.name}, not of {model}")
     texts, held_out = read_texts(corpora, False), read_texts(corpora, True, _NUM_REPORT_TEXTS)
     student = make_student(plan, teacher, texts)
     facts = {"plan": plan, "num_texts": len(texts), "corpora": [str(path) for path in corpora]}

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.drafters.drafter import Drafter, Outcome, ScoreRequest
-from engine.hidden_states import StoredPast
 from engine.request import SamplingParams
 from training.corpus import Text
 
@@ -42,10 +41,8 @@ def score(drafter: Drafter, texts: Sequence[Text], tenant: str) -> list[Scored]:
     for number, text in enumerate(texts):
         name = f"{tenant} {number}"
         sampling = SamplingParams(temperature=text.temperature, seed=text.seed)
-        past = StoredPast(text.states)
-        request = ScoreRequest(
-            name, tenant, text.tokens, text.num_prompt_tokens, sampling, finished=True, past=past
-        )
+        size, past = text.num_prompt_tokens, text.past
+        request = ScoreRequest(name, tenant, text.tokens, size, sampling, finished=True, past=past)
         (outcomes,) = drafter.score([request])
         drafter.forget([name])
         found.append(Scored(text, {outcome.base_length: outcome for outcome in outcomes}))

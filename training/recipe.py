@@ -1,8 +1,9 @@
 """`python -m training.recipe`: the drafters of `models/`, all steps, going on where it stopped.
 
-For each domain: texts of the target, a head in the target's process and, for some, a small model
-for a host, an acceptance head for each. PROMPTS=folder adds its `DOMAIN.jsonl` as prompts. QUICK=1
-makes small ones in `build/quick` within 60 s, to see that everything runs.
+Texts of the target for each domain; one head and one small model that learn from all of them, so
+that the little that each domain has goes further; from these a head for each domain, and for some
+a model for a host, each with an acceptance head. PROMPTS=folder adds its `DOMAIN.jsonl` as prompts.
+QUICK=1 makes small ones in `build/quick` within 60 s, to see that everything runs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from engine.config import Dtype
+from engine.drafters.folder import FolderKind
+from engine.drafters.shape import DrafterShape
 from engine.errors import EngineError
 from engine.model_files import EMBEDDED_MODEL
 from training import acceptance
@@ -24,28 +27,46 @@ from training.corpus import Corpus, CorpusError, Recipe
 from training.domains import DomainError, load_domain
 from training.drafter import Objective, Plan, head_shape, model_shape, train
 from training.sources import SEEDS, SELF, SourceError
-from training.synthesise import fill, load_writer
+from training.synthesise import SHARD_SIZE, fill, load_writer
 from training.trainer import Schedule, TrainingError
 
 DOMAINS = ("code", "math", "chat", "edit")
 _DTYPE: Dtype = "bfloat16"  # texts are written in half the time, and are as good to learn from
-MODEL_DOMAINS = ("code", "math", "chat")  # an edit is looked up, not guessed
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Texts of a corpus and their length, steps of a training, and ids that can be drafted."""
+    """Texts of a corpus and their length, steps on all domains and then on one, drafted ids."""
 
     num_texts: int
     max_tokens: int
     shard_size: int
+    num_shared_steps: int
     num_steps: int
     num_ids: int
     acceptance: acceptance.Sizes
 
 
-FULL = Size(6000, 256, 48, 12000, 8192, acceptance.Sizes())
-QUICK = Size(16, 24, 16, 6, 512, acceptance.Sizes(4, 2, 1, 20))
+FULL = Size(6000, 192, SHARD_SIZE, 12000, 4000, 4096, acceptance.Sizes())
+QUICK = Size(16, 24, 16, 3, 3, 512, acceptance.Sizes(4, 2, 1, 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of drafter, its sizes, and the domains that get one."""
+
+    name: FolderKind
+    shape: DrafterShape
+    learning_rate: float
+    domains: tuple[str, ...]
+
+
+def kinds() -> list[Kind]:
+    """An edit is looked up, not guessed by a small model."""
+    return [
+        Kind("head", head_shape(EMBEDDED_MODEL, 1), 1e-3, DOMAINS),
+        Kind("model", model_shape(256, 2), 2e-3, tuple(d for d in DOMAINS if d != "edit")),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +92,35 @@ def make_corpus(
     return folder
 
 
-def make_drafters(name: str, corpus: Path, size: Size, places: Places) -> list[Path]:
-    """The domain's head, and its small model if it gets one."""
-    plans = [("head", head_shape(EMBEDDED_MODEL, 1), 1e-3)]
-    if name in MODEL_DOMAINS:
-        plans.append(("model", model_shape(256, 2), 2e-3))
-    made = []
-    for kind, shape, rate in plans:
-        save_every = min(200, size.num_steps)
-        schedule = Schedule(size.num_steps, rate, save_every=save_every)
-        plan = Plan(kind, name, shape, size.num_ids, schedule, Objective())
-        folder, work = places.output / f"{name}-{kind}", places.work / f"{name}-{kind}"
-        made.append(train(plan, [corpus], folder, work, EMBEDDED_MODEL).path)
-    return made
+def make_drafter(
+    kind: Kind, corpora: Mapping[str, Path], size: Size, places: Places, start: Path | None = None
+) -> Path:
+    """Of all domains' texts, or from such a `start` of one domain's."""
+    domain = "all" if start is None else "-".join(corpora)
+    num_steps = size.num_shared_steps if start is None else size.num_steps
+    rate = kind.learning_rate if start is None else kind.learning_rate / 2
+    schedule = Schedule(num_steps, rate, save_every=min(200, num_steps))
+    plan = Plan(kind.name, domain, kind.shape, size.num_ids, schedule, Objective(), start)
+    name = f"{domain}-{kind.name}"
+    output = places.work / "shared" if start is None else places.output
+    folders = [*corpora.values()]
+    return train(plan, folders, output / name, places.work / name, EMBEDDED_MODEL).path
 
 
 def run(size: Size, places: Places, domains: Sequence[str], threads: int | None) -> None:
-    prompts = os.environ.get("PROMPTS")
-    for name in domains:
-        corpus = make_corpus(name, size, places, Path(prompts) if prompts else None, threads)
-        drafters = make_drafters(name, corpus, size, places)
-        target = acceptance.load_target(EMBEDDED_MODEL, threads)
-        for folder in drafters:
+    given = os.environ.get("PROMPTS")
+    prompts = Path(given) if given else None
+    corpora = {name: make_corpus(name, size, places, prompts, threads) for name in domains}
+    target = acceptance.load_target(EMBEDDED_MODEL, threads)
+    for kind in kinds():
+        names = [name for name in domains if name in kind.domains]
+        if not names:
+            continue
+        shared = make_drafter(kind, corpora, size, places)
+        for name in names:
+            folder = make_drafter(kind, {name: corpora[name]}, size, places, shared)
             work = places.work / f"{folder.name}-acceptance"
-            acceptance.run(folder, [corpus], work, target, size.acceptance)
+            acceptance.run(folder, [corpora[name]], work, target, size.acceptance)
             print(folder)
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from engine.drafters.drafter import Drafter, DraftRequest
 from engine.drafters.folder import DrafterFolder
 from engine.drafters.trained import drafter_of, stopping_by_head, stopping_by_probability
-from engine.hidden_states import StoredPast
 from engine.loaded_target import LoadedTarget
 from engine.request import SamplingParams
 from training.corpus import Text
 
-THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+LENGTHS = (1, 2, 3, 4, 6, 8)
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def draft_along(drafter: Drafter, texts: Sequence[Text], draft_length: int) -> R
     for number, text in enumerate(texts):
         sampling = SamplingParams(temperature=text.temperature, seed=text.seed)
         name, at = str(number), text.num_prompt_tokens + 1
-        past = StoredPast(text.states)
+        past = text.past
         while at < len(text.tokens):
             request = DraftRequest(
                 name, "t", text.tokens[:at], text.num_prompt_tokens, sampling, draft_length, past
@@ -67,7 +67,7 @@ def compare_rules(
     """Tokens per second of every rule and setting; those by head only where there is one."""
     found = {}
     fixed = drafter_of(folder, target, "fixed", longest)
-    for length in range(1, longest + 1):
+    for length in (each for each in LENGTHS if each <= longest):
         rounds = draft_along(fixed, texts, length)
         found[f"fixed {length}"] = rounds.tokens_per_s(round_s)
     rules = {"probability": stopping_by_probability, "head": stopping_by_head}

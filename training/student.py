@@ -104,9 +104,9 @@ class HeadStudent:
             eye = torch.eye(size)
             model.fuse.weight.copy_(torch.cat([0.1 * eye, eye], 1))
             model.output_norm.weight.copy_(states.float().square().mean(0).sqrt())
-            for layer in model.layers:
-                layer.out.weight.zero_()
-                layer.down.weight.zero_()
+            for name, weight in model.layers.named_parameters():
+                if name.endswith(("out.weight", "down.weight")):
+                    weight.zero_()
 
     def take_over(self, weights: dict[str, Tensor], ids: Sequence[int]) -> None:
         self.module.load_state_dict(weights)
@@ -208,8 +208,8 @@ class UnrolledAttention:
         self._steps[-1][layer] = (k, v)
         last = len(self._steps) - 1
         if last == 0:
-            out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            return out.transpose(1, 2)
+            attended = functional.scaled_dot_product_attention
+            return attended(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
         groups = q.shape[1] // k.shape[1]
         keys, values = (side.repeat_interleave(groups, 1) for side in self._steps[0][layer])
         num_tokens = q.shape[2]
@@ -227,7 +227,7 @@ class UnrolledAttention:
             scores.append(own_scores.masked_fill((at < back)[:, None], float("-inf")))
             own_values.append(own)
         weights = (torch.cat(scores, -1) * q.shape[-1] ** -0.5).softmax(-1)
-        out = weights[..., :num_tokens] @ values
+        out: Tensor = weights[..., :num_tokens] @ values
         for column, own in enumerate(own_values):
             out = out + weights[..., num_tokens + column, None] * own
         return out.transpose(1, 2)

@@ -126,9 +126,7 @@ def load_writer(
     return Writer(LoadedTarget.load(config, with_heads=True))
 
 
-def fill(
-    corpus: Corpus, writer: Writer, domain: Domain, num_texts: int, shard_size: int = SHARD_SIZE
-) -> None:
+def fill(corpus: Corpus, writer: Writer, domain: Domain, num_texts: int, shard_size: int) -> None:
     """Writes the shards that are missing, until there are `num_texts` texts or a few more."""
     recipe = corpus.recipe
     sources = Sources(recipe.sources, domain, recipe.seed)
@@ -207,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             writer.target.identity,
             given.dtype,
         )
-        fill(Corpus.create(given.output, recipe), writer, domain, given.num_texts)
+        fill(Corpus.create(given.output, recipe), writer, domain, given.num_texts, SHARD_SIZE)
     except (EngineError, CorpusError, DomainError, SourceError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 from engine.drafters.drafter import Drafter, DraftRequest
-from engine.hidden_states import StoredPast
 from engine.loaded_target import LoadedTarget
 from engine.request import SamplingParams
 from engine.runner import Extension
@@ -33,9 +32,9 @@ def step_seconds(target: LoadedTarget, num_tokens: int, num_cached: int = 128) -
 def draft_seconds(drafter: Drafter, texts: Sequence[Text], draft_length: int) -> float:
     """The median draft, three tokens after the one before."""
     text = max(texts, key=lambda each: each.num_answer_tokens)
-    times = []
+    times, past = [], text.past
     for end in range(text.num_prompt_tokens + 1, len(text.tokens), 3):
-        tokens, past = text.tokens[:end], StoredPast(text.states)
+        tokens = text.tokens[:end]
         request = DraftRequest(
             "timed", "timed", tokens, text.num_prompt_tokens, _GREEDY, draft_length, past
         )

@@ -43,7 +43,7 @@ def test_a_record_is_known_by_its_keys(
 def test_other_files_are_refused_by_name(text: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
-    with pytest.raises(QuestionError, match="bad.jsonl"):
+    with pytest.raises(QuestionError, match=r"bad\.jsonl"):
         read_questions(path)
 
 

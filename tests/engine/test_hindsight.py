@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hindsight import Watching
 from tiny_models import run_all, tiny_engine, tiny_head_drafter, tiny_model_drafter
@@ -22,7 +24,10 @@ NUM_TOKENS = 60
 def all_drafters() -> list[Drafter]:
     """The trained ones twice, once with a stop of their own."""
     stopping = Stopping(TopProbabilityEvidence(), Stated(), 0.6, LONGEST)
-    makers = {"model": tiny_model_drafter, "head": tiny_head_drafter}
+    makers: dict[str, Callable[..., Drafter]] = {
+        "model": tiny_model_drafter,
+        "head": tiny_head_drafter,
+    }
     stops = [makers[name](f"{name}, stopping", LONGEST, stopping=stopping) for name in TRAINED]
     return [*(drafter(name, LONGEST) for name in DRAFTERS), *stops]
 

@@ -15,6 +15,7 @@ from engine.drafters.folder import DrafterFolder, FolderKind
 from engine.drafters.shape import DrafterShape
 from engine.loaded_target import LoadedTarget
 from training import acceptance, drafter, evaluate, synthesise
+from training.card import write_card
 from training.corpus import Corpus, CorpusError, Text, read_texts
 from training.drafter import Objective, Plan
 from training.hindsight import mean_acceptance_length, score
@@ -44,19 +45,21 @@ def corpus(folder: Path) -> Path:
 
 
 def synthesise_birds(folder: Path, num_texts: int, *more: str) -> int:
-    return synthesise.main(
-        [
-            str(folder / "birds.json"),
-            str(folder / "corpus"),
-            *("--target", str(folder / "target"), "--source", "self"),
-            *("--num-texts", str(num_texts), "--max-tokens", "24", *more),
-        ]
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesise, "SHARD_SIZE", NUM_TEXTS // 2)
+        return synthesise.main(
+            [
+                str(folder / "birds.json"),
+                str(folder / "corpus"),
+                *("--target", str(folder / "target"), "--source", "self"),
+                *("--num-texts", str(num_texts), "--max-tokens", "24", *more),
+            ]
+        )
 
 
 def plan(kind: FolderKind, num_steps: int) -> Plan:
     schedule = Schedule(num_steps, 3e-3, save_every=max(1, num_steps // 2))
-    objective = Objective(num_steps=3, batch_size=16)
+    objective = Objective(num_steps=2, batch_size=8)
     return Plan(kind, "birds", SHAPES[kind], 200, schedule, objective)
 
 
@@ -148,7 +151,7 @@ def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:
     rules = figures["stop_rules"]
     assert isinstance(rules, dict)
     assert rules[path.name]["head_vs_fixed"] > 0
-    card = evaluate.write_card(read, {"greedy": matrix[path.name]}, 3)
+    card = write_card(read, {"greedy": matrix[path.name]}, 3)
     assert f"# {path.name}" in card.read_text()
     assert "answers of the target" in card.read_text()
 

@@ -18,7 +18,7 @@ from tiny_models import (
 )
 from tiny_requests import request
 
-from engine.drafters.drafter import DraftRequest, Forecaster
+from engine.drafters.drafter import Drafter, DraftRequest, Forecaster
 from engine.drafters.head import HeadDrafter
 from engine.drafters.model import ModelDrafter
 from engine.drafters.stopping import (
@@ -127,7 +127,7 @@ class _Curious:
 
 @pytest.mark.parametrize("reads_confidences", [True, False])
 def test_a_selector_that_asks_is_told_how_sure_drafters_are(reads_confidences: bool) -> None:
-    drafters = [
+    drafters: list[Drafter] = [
         tiny_head_drafter(stopping=stopping(0.5)),
         tiny_model_drafter("model", stopping=stopping(0.5)),
         tiny_model_drafter("silent"),
