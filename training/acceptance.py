@@ -8,6 +8,7 @@ counts how often its top probability came true, for drafters without the head.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from engine.config import TargetConfig
-from engine.drafters.folder import DrafterFolder, write_acceptance
+from engine.drafters.folder import WEIGHTS, DrafterFolder, write_acceptance
 from engine.drafters.stopping import AcceptanceHead
 from engine.errors import EngineError
 from engine.loaded_target import LoadedTarget
@@ -176,7 +177,8 @@ def train(
         for weight in head.blocks.parameters():
             weight.zero_()
     schedule = Schedule(num_steps, 1e-3)
-    facts = {"drafter": str(folder.path), "num_blocks": num_blocks, "num": len(tested.accepted)}
+    weights = hashlib.sha256((folder.path / WEIGHTS).read_bytes()).hexdigest()
+    facts = {"drafter": weights, "num_blocks": num_blocks, "num": len(tested.accepted)}
     trainer = Trainer(head, work, schedule, facts)
 
     def losses(step: int) -> dict[str, Tensor]:

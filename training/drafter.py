@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.config import TargetConfig
@@ -131,6 +131,9 @@ class Distillation:
         self._plan = plan
         self._device = teacher.device
         self._texts = texts
+        for module in student.module.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_hook(_in_32_bits)
         ids = torch.tensor(student.vocabulary.ids, device=teacher.device)
         self._rows = teacher.shared.output.index_select(0, ids).float()
 
@@ -149,12 +152,21 @@ class Distillation:
         return self.of(Batch.of(chosen, starts, objective.window, self._device))
 
     def of(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, and of each step `ce_1`.. and the share of rightly guessed ids, `right_1`.."""
-        objective = self._plan.objective
+        """`loss`, and of each step `ce_1`.. and the share of rightly guessed ids, `right_1`..
+
+        Products are of 16 bits where the processor has them, all else of 32.
+        """
         with torch.no_grad():
             weighed = batch.weights > 0
             target = functional.linear(batch.states[weighed], self._rows)
-            best, wanted = target.argmax(-1), target.softmax(-1)
+        kind = torch.device(self._device).type
+        has_16_bits = kind != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        with torch.autocast(kind, torch.bfloat16, enabled=has_16_bits):
+            return self._against(target.argmax(-1), target.softmax(-1), batch)
+
+    def _against(self, best: Tensor, wanted: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The target's likeliest ids and its distributions, of the rows that have weight."""
+        objective, weighed = self._plan.objective, batch.weights > 0
         found: dict[str, Tensor] = {}
         total = torch.zeros((), device=self._device)
         for step, states in enumerate(self._student.states(batch, objective.num_steps)):
@@ -162,7 +174,7 @@ class Distillation:
             if not rows.any():  # answers of a few tokens have no place for later steps
                 break
             kept = rows[weighed]
-            logits = self._student.logits(states[rows])
+            logits = self._student.logits(states[rows]).float()
             entropy = functional.cross_entropy(logits, wanted[kept])
             found[f"ce_{step + 1}"] = entropy.detach()
             found[f"right_{step + 1}"] = (logits.argmax(-1) == best[kept]).float().mean()
@@ -175,6 +187,10 @@ class Distillation:
                 )
                 total = total + weight * objective.state_weight * distance
         return {"loss": total, **found}
+
+
+def _in_32_bits(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output.float()
 
 
 def train(
@@ -273,7 +289,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
         Corpus.open(given.corpus[0]).recipe.domain,
         shape,
         given.num_ids,
-        Schedule(given.num_steps, rate),
+        Schedule(given.num_steps, rate, save_every=min(200, max(1, given.num_steps // 8))),
         Objective(num_steps=given.unroll, batch_size=given.batch_size),
         given.start,
     )

@@ -29,7 +29,7 @@ from training.domains import Domain, DomainError, load_domain
 from training.sources import SEEDS, Messages, SourceError, Sources
 
 NUM_STREAMS = 48
-SHARD_SIZE = 144
+SHARD_SIZE = 72
 _MAX_PROMPT_TOKENS = 1024  # longer conversations lose their beginning
 _MAX_INVENTED_TOKENS = 64
 _USUAL_TOKENS = 384  # of prompt and answer, that there is room for
