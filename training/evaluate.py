@@ -53,7 +53,7 @@ class Size:
     num_rule_texts: int
 
 
-FULL = Size(12, 128, 300, 4)
+FULL = Size(12, 128, 300, 3)
 QUICK = Size(2, 24, 24, 1)
 _RULE_LENGTH = 8
 Matrix = Mapping[str, Mapping[str, float]]

@@ -16,8 +16,8 @@ from engine.drafters.trained import drafter_of, stopping_by_head, stopping_by_pr
 from engine.loaded_target import LoadedTarget
 from engine.request import SamplingParams
 from training.corpus import Text
+from training.hindsight import score
 
-LENGTHS = (1, 2, 3, 4, 6, 8)
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
@@ -66,9 +66,10 @@ def compare_rules(
 ) -> dict[str, float]:
     """Tokens per second of every rule and setting; those by head only where there is one."""
     found = {}
-    fixed = drafter_of(folder, target, "fixed", longest)
-    for length in (each for each in LENGTHS if each <= longest):
-        rounds = draft_along(fixed, texts, length)
+    scored = score(drafter_of(folder, target, "fixed", longest), texts, "t")
+    num_tokens = sum(each.num_tokens for each in scored)
+    for length in range(1, longest + 1):
+        rounds = Rounds(num_tokens, {length: sum(each.num_rounds(length) for each in scored)})
         found[f"fixed {length}"] = rounds.tokens_per_s(round_s)
     rules = {"probability": stopping_by_probability, "head": stopping_by_head}
     for name, rule in rules.items():

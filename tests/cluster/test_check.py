@@ -186,7 +186,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "model missing": (
         lambda c: app(c)["args"]["drafters"][0].update(kind="model"),
-        "applications[0].args.drafters[0]: kind 'model' needs one of the a folder or a Hub id",
+        "applications[0].args.drafters[0]: kind 'model' needs one of the keys 'model' and 'path'",
     ),
     "arm of nothing": (
         lambda c: target_settings(c).update(selector={"name": "fixed", "drafter": "lookup"}),
