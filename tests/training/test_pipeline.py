@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from training.card import write_card
 from training.corpus import Corpus, CorpusError, Text, read_texts
 from training.drafter import Objective, Plan
 from training.hindsight import mean_acceptance_length, score
-from training.trainer import LOG, Schedule
+from training.trainer import LOG, Schedule, TrainingError
 
 torch.set_num_threads(1)
 NUM_TEXTS = 96
@@ -127,6 +128,23 @@ def test_training_lowers_the_loss_and_raises_the_acceptance(
     before = acceptance_length(folder, untrained, texts)
     after = acceptance_length(folder, path, texts)
     assert after > before + 0.1
+
+
+def test_a_training_can_begin_with_a_drafter_of_the_same_shape(folder: Path, corpus: Path) -> None:
+    start = trained(folder, corpus, "head", NUM_STEPS)
+    goes_on = replace(plan("head", 1), start=start)
+    losses = {}
+    for name, chosen in (("on", goes_on), ("anew", plan("head", 1))):
+        work = folder / "work" / name
+        drafter.train(chosen, [corpus], folder / name, work, str(folder / "target"))
+        losses[name] = json.loads((work / LOG).read_text())["held_out_loss"]
+    assert losses["on"] < losses["anew"]
+    assert (
+        "from the weights of" in json.loads((folder / "on" / "recipe.json").read_text())["recipe"]
+    )
+    wider = replace(goes_on, shape=replace(goes_on.shape, intermediate_size=96))
+    with pytest.raises(TrainingError, match="is of DrafterShape"):
+        drafter.train(wider, [corpus], folder / "on", folder / "wider", str(folder / "target"))
 
 
 def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:

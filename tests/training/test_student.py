@@ -13,10 +13,11 @@ from tiny_models import (
 
 from engine.drafters.head_model import SharedWeights
 from engine.drafters.head_runner import HeadRoom, HeadRunner
+from engine.drafters.shape import DrafterShape
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension
 from training.corpus import Text
-from training.student import Batch, HeadStudent
+from training.student import Batch, HeadStudent, ModelStudent
 
 NUM_STEPS = 4
 TOKENS = [5, 9, 9, 14, 3, 50, 31, 8, 8, 21, 5, 17]
@@ -65,6 +66,19 @@ def test_other_texts_of_a_batch_and_what_follows_change_nothing() -> None:
         together = student().states(Batch.of([long, short], [0, 0], 64, "cpu"), NUM_STEPS)
     for one, both in zip(alone, together, strict=True):
         torch.testing.assert_close(one[0], both[1, :6], atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_takes_over_the_rows_of_the_ids_that_both_draft() -> None:
+    shape = DrafterShape(16, 1, 1, 1, 16, 32)
+    theirs, ours = (ModelStudent(shape, ReducedVocabulary(i, 12)) for i in ([2, 5, 7], [3, 5, 9]))
+    (table, *_), before = theirs.module.parameters(), ours.module.state_dict()
+    own_row = before["lm_head.weight"][0].clone()
+    ours.take_over(theirs.weights(), [2, 5, 7])
+    for name, weight in theirs.weights().items():
+        if name != "model.embed_tokens.weight":
+            assert torch.equal(before[name], weight)
+    for ours_at, expected in ((0, own_row), (1, table[1]), (3, table[3])):
+        assert torch.equal(before["lm_head.weight"][ours_at], expected)
 
 
 def test_only_tokens_of_the_answer_are_learnt() -> None:
