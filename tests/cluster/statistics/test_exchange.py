@@ -338,6 +338,28 @@ def test_buffers_are_bounded(world: World) -> None:
         exchange.add("t", {"x": 2**60})
 
 
+def test_the_caller_does_not_wait_for_a_store_that_blocks(world: World) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    class Blocking(FaultyStore):
+        def merge(self, batch: Batch) -> Receipt:
+            entered.set()
+            assert released.wait(20.0)
+            return super().merge(batch)
+
+    exchange = world.exchange(Blocking(world.memory()))
+    exchange.add("t", {"x": 1})
+    thread = threading.Thread(target=exchange.step)
+    thread.start()
+    assert entered.wait(20.0)
+    exchange.add("t", {"x": 1})
+    assert exchange.snapshot.tenants == []
+    released.set()
+    thread.join()
+    exchange.step()
+    assert world.merged() == {"x": 2}
+
+
 def test_a_thread_exchanges_between_two_clients_of_a_server(redis_backend: RedisBackend) -> None:
     def exchange() -> Exchange:
         ids = map(str, itertools.count(time.perf_counter_ns()))
