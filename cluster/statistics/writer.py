@@ -37,7 +37,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Tally:
-    """`num_repairs` counts the times that the store had lost something, `num_lost` cells that
+    """`num_repairs` counts segments that the store had lost something of, `num_lost` cells that
     cannot be repaired, `num_refused` those that found no room."""
 
     num_sent: int = 0
@@ -124,26 +124,19 @@ class Writer:
         if receipt.status is Status.BEHIND or receipt.stored > batch.sequence:
             self._put_back(segment, changes)
             segment.sequence = receipt.stored
-            self.repair(None if was_sound else segment)
+            self._repair(segment)
             return None
         _acknowledge(segment, batch)
         self.tally.num_sent += len(batch.totals)
         return changes if was_sound and receipt.status is Status.APPLIED else None
 
-    def repair(self, segment: Segment | None = None) -> None:
-        """The store has lost something: everything, or a segment, is sent again as it was."""
-        self.tally.num_repairs += segment is None
-        for each in self._segments if segment is None else (segment,):
-            each.again = dict.fromkeys(each.totals)
-
     def check(self, reading: Reading) -> None:
-        """Repairs if the store has other totals of ours than it acknowledged; for idle times."""
+        """Repairs what the store has not as it acknowledged it, also where nothing is sent."""
         assert self._in_flight is None
         for segment in self._segments:
             is_due = segment.sequence and not segment.again
             if is_due and _is_lost(segment, reading, self._lifetimes):
-                self.repair()
-                return
+                self._repair(segment)
 
     def drop(self, epoch: int) -> list[Segment]:
         """Gives up the totals of an epoch, of which the store takes nothing more."""
@@ -154,6 +147,11 @@ class Writer:
     def is_idle(self) -> bool:
         waits = any(self._pending.values()) or any(segment.again for segment in self._segments)
         return self._in_flight is None and not waits
+
+    def _repair(self, segment: Segment) -> None:
+        """All of it is sent again, which changes nothing that counts."""
+        self.tally.num_repairs += 1
+        segment.again = dict.fromkeys(segment.totals)
 
     def _repeat(self) -> tuple[Segment, Batch] | None:
         for segment in self._segments:

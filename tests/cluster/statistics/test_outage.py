@@ -104,3 +104,18 @@ def test_after_an_outage_the_store_has_every_count_of_the_living(
             wait_until(lambda: merged(url) == load.truth, HEALING_S)
         assert merged(url) == load.truth
         assert all(e.counters.writer.num_lost == 0 for e in exchanges)
+
+
+def test_a_server_at_its_memory_limit_keeps_the_newest_and_never_fails(tmp_path: Path) -> None:
+    names = [f"s:lookup:{context}:{depth}:r" for context in range(20) for depth in range(1, 11)]
+    with EmbeddedRedis(tmp_path, wheel_server()) as server, connect(server.url, 5.0) as client:
+        limit = int(str(client.info("memory")["used_memory"])) + 500_000
+        client.config_set("maxmemory", limit)
+        busy = exchange(server.url, "a")
+        for number in range(60):
+            busy.add(f"t{number}", dict.fromkeys(names, 1))
+            assert busy.step(), busy.counters.last_error
+        assert int(str(client.info("memory")["used_memory"])) <= 1.1 * limit
+        assert int(str(client.info("stats")["evicted_keys"])) > 0
+        newest = busy.snapshot.counts("t59", 1.0)
+        assert newest == dict.fromkeys(names, 1)
