@@ -5,6 +5,8 @@ Readers pass over names that they do not know.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +14,8 @@ MAX_TOTAL = 2**50
 """Lua's numbers are doubles: a difference of two totals must be exact in one."""
 
 MAX_NAME_LENGTH = 200
+NAME_PATTERN = r"^[A-Za-z][!-~]*$"
+"""Beside the cells of a table its writers' records are kept, whose names begin otherwise."""
 
 Count = Literal["at_risk", "passed"]
 _LETTERS: dict[Count, str] = {"at_risk": "r", "passed": "p"}
@@ -55,6 +59,17 @@ def cell_of(name: str) -> SurvivalCell | LearnerCell | None:
     elif parts[0] == "l" and len(parts) == 5 and parts[3].isdecimal():
         return LearnerCell(parts[1], parts[2], int(parts[3]), parts[4])
     return None
+
+
+def check_counts(tenant: str, counts: Mapping[str, int]) -> None:
+    """Raises ValueError on what no store could hold."""
+    if len(tenant) > MAX_NAME_LENGTH or not tenant.isprintable():
+        raise ValueError(f"{tenant!r} is no tenant; expected at most {MAX_NAME_LENGTH} characters")
+    for name, count in counts.items():
+        if len(name) > MAX_NAME_LENGTH or not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(f"{name!r} is no name of a cell")
+        if abs(count) > MAX_TOTAL:
+            raise ValueError(f"{name}: {count} is out of range; expected within +-{MAX_TOTAL}")
 
 
 def _joined(*parts: str | int) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cluster.statistics.cells import MAX_NAME_LENGTH, MAX_TOTAL
+from cluster.statistics.cells import MAX_NAME_LENGTH, MAX_TOTAL, NAME_PATTERN
 from cluster.statistics.keys import Pool, Table
 from cluster.statistics.replica import Snapshot
 from cluster.statistics.store import (
@@ -23,7 +23,7 @@ from cluster.statistics.store import (
 )
 
 Text = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)]
 Fingerprint = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.statistics.breaker import Breaker
 from cluster.statistics.janitor import Janitor
@@ -83,7 +83,9 @@ class Exchange:
     @property
     def counters(self) -> ExchangeCounters:
         lost = self._replica.num_histories_lost
-        return ExchangeCounters(self._writer.tally, self._num_failures, lost, self._last_error)
+        return ExchangeCounters(
+            replace(self._writer.tally), self._num_failures, lost, self._last_error
+        )
 
     def add(self, tenant: str, counts: Mapping[str, int]) -> None:
         """Counts more in a tenant's cells; ValueError on a name or number out of range."""

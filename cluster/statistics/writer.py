@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.statistics.cells import MAX_NAME_LENGTH, MAX_TOTAL
+from cluster.statistics.cells import MAX_TOTAL, check_counts
 from cluster.statistics.keys import Table
 from cluster.statistics.store import MAX_CELLS, Batch, Lifetimes, Reading, Receipt, Status
 
@@ -80,28 +80,26 @@ class Writer:
     @property
     def unacknowledged(self) -> dict[str, dict[str, int]]:
         """By tenant, what the store is not known to have."""
-        found = {tenant: dict(cells) for tenant, cells in self._pending.items()}
+        found = {tenant: dict(cells) for tenant, cells in self._pending.items() if cells}
         if self._in_flight is not None:
             segment, batch = self._in_flight
             _add(found.setdefault(batch.table.tenant, {}), self._changes(segment, batch))
         return found
 
     def add(self, tenant: str, counts: Mapping[str, int]) -> None:
-        """Counts more. New cells are refused while there is no room."""
+        """Counts more; ValueError if none of it can be. New cells are refused without room."""
+        check_counts(tenant, counts)
         room = self._max_cells - self.num_cells
         cells = self._pending.setdefault(tenant, {})
         for name, count in counts.items():
             total = cells.get(name, 0) + count
-            if abs(total) > MAX_TOTAL or not 0 < len(name) <= MAX_NAME_LENGTH:
-                raise ValueError(f"{name!r}: {count} is not allowed; expected within +-{MAX_TOTAL}")
-            if name not in cells:
-                if room <= 0:
-                    self.tally.num_refused += 1
-                    continue
-                room -= 1
-            cells[name] = total
+            room -= name not in cells
+            if (name not in cells and room < 0) or abs(total) > MAX_TOTAL:
+                self.tally.num_refused += 1
+            else:
+                cells[name] = total
             if not total:
-                del cells[name]
+                cells.pop(name, None)
 
     def next_batch(self, now_us: int) -> Batch | None:
         """What to send now, None if the store has everything."""

@@ -334,8 +334,27 @@ def test_buffers_are_bounded(world: World) -> None:
     assert len(counts(exchange)) == 10
     assert counts(exchange)["x0"] == 50
     assert exchange.counters.writer.num_refused == 40
-    with pytest.raises(ValueError, match="not allowed"):
-        exchange.add("t", {"x": 2**60})
+
+
+@pytest.mark.parametrize(
+    ("tenant", "counts", "expected"),
+    [
+        ("t", {"y": 1, "x": 2**60}, "x: 1152921504606846976 is out of range"),
+        ("t", {"y": 1, "@w": 1}, "'@w' is no name of a cell"),
+        ("t", {"y": 1, "é": 1}, "'é' is no name of a cell"),
+        ("t", {"y": 1, "x" * 201: 1}, "is no name of a cell"),
+        ("\ud800", {"y": 1}, "is no tenant"),
+        ("t" * 201, {"y": 1}, "is no tenant"),
+    ],
+)
+def test_what_no_store_could_hold_is_refused_whole(
+    world: World, tenant: str, counts: dict[str, int], expected: str
+) -> None:
+    exchange = world.exchange(world.store())
+    with pytest.raises(ValueError, match=expected):
+        exchange.add(tenant, counts)
+    exchange.step()
+    assert exchange.snapshot.tenants == []
 
 
 def test_the_caller_does_not_wait_for_a_store_that_blocks(world: World) -> None:
