@@ -1,14 +1,14 @@
 # Everything runs in .venv, which `make install` builds from constraints.txt.
-# make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1
+# make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1; make bench-replay TRACES=folder
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := benchmarks cluster deployments engine policies
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
-.PHONY: install serve test check prove bench-decoding clean
+.PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
+	record-traces clean
 
 install: $(STAMP)
 
@@ -16,7 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(if $(PYTHON),,$(error no python3 found: Python 3.11 or newer is needed))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed, as in make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(PIP) --version >/dev/null 2>&1 || \
+		{ $(PYTHON) -m venv $(VENV) && $(PIP) --version; } >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(VENV) || \
 		{ echo "$(VENV) cannot be made: is there disk space, and the venv module?" >&2; exit 1; }
 	@echo "installing into $(VENV)"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]' && \
@@ -42,6 +44,21 @@ prove: install
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-select: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.selection
+
+bench-replay: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(TRACES),TRACES=$(TRACES)) $(BIN)/python -m benchmarks.replay
+
+bench-regret: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.regret
+
+bench-selector-cost: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+record-traces: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

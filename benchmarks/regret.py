@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks.machine import is_quick
+from benchmarks.plots import draw_lines
 from benchmarks.regret_simulator import (
     Drifting,
     Environment,
@@ -46,7 +47,7 @@ RULES: Mapping[str, Callable[[np.random.Generator], Rule]] = {
 
 def main() -> int:
     num_runs, num_tokens = (20, 4_000) if is_quick() else (100, 40_000)
-    marks = [num_tokens // 16, num_tokens // 4, num_tokens]
+    marks = [num_tokens // 4**step for step in (3, 2, 1, 0)]
     figures = {
         "by_tokens": by_tokens(marks, num_runs),
         "by_arms": by_arms(num_tokens // 4, num_runs),
@@ -68,7 +69,10 @@ def by_tokens(marks: list[int], num_runs: int) -> dict[str, list[float]]:
     environment = Switching([[GOOD] + [POOR] * 7], draft_length=DRAFT_LENGTH)
     figures = {name: regret(environment, name, marks, num_runs) for name in RULES}
     rows = [[name, *values] for name, values in figures.items()]
-    print_table("regret in rounds by tokens, 8 arms", ["", *map(str, marks)], rows)
+    title = "regret in rounds by tokens, 8 arms"
+    print_table(title, ["", *map(str, marks)], rows)
+    labels = ("tokens", "rounds beyond the best arm's")
+    draw_lines("regret_tokens.png", title, {"": figures}, marks, labels, log=True)
     return figures
 
 
@@ -82,6 +86,8 @@ def by_arms(num_tokens: int, num_runs: int) -> dict[str, list[float]]:
     rows = [[name, *values] for name, values in figures.items()]
     title = f"regret in rounds by arms, {num_tokens} tokens"
     print_table(title, ["", *map(str, NUM_ARMS)], rows)
+    labels = ("arms", "rounds beyond the best arm's")
+    draw_lines("regret_arms.png", title, {"": figures}, NUM_ARMS, labels, log=True)
     return figures
 
 

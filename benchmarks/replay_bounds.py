@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.replay_traces import LOOKUP, MODEL, Trace
+from benchmarks.replay_traces import Trace
 from policies.arms import Arms, Floats, Ints
 
 
@@ -66,19 +66,25 @@ class Bounds:
             [walk(c, arms, np.full(len(c.steps), arm)) for arm in range(len(arms))]
             for c in self._choices
         ]
-        of_lookup = np.flatnonzero(arms.drafters == arms.index[LOOKUP])
-        of_model = [0, *np.flatnonzero(arms.drafters == arms.index[MODEL])]
+        lookups, models = traces[0].lookups, traces[0].models
+        lengths = {int(k) for n in lookups for k in arms.lengths[arms.drafters == arms.index[n]]}
+        others = [0, *(a for a, (name, _) in enumerate(arms.keys) if name in models)]
         self._rules = {
-            (int(i), int(j)): self._rule(traces, int(i), int(j))
-            for i in of_lookup
-            for j in of_model
+            (length, other): self._rule(traces, length, other)
+            for length in sorted(lengths) or [0]
+            for other in others
         }
 
-    def _rule(self, traces: Sequence[Trace], lookup: int, otherwise: int) -> Tally:
-        tallies = [
-            walk(choices, self._arms, np.where(trace.offered[LOOKUP] > 0, lookup, otherwise))
-            for trace, choices in zip(traces, self._choices, strict=True)
-        ]
+    def _rule(self, traces: Sequence[Trace], length: int, otherwise: int) -> Tally:
+        places = {key: arm for arm, key in enumerate(self._arms.keys)}
+        tallies = []
+        for trace, choices in zip(traces, self._choices, strict=True):
+            arm_at, longest = np.full(trace.num_tokens, otherwise), np.zeros(trace.num_tokens)
+            for name in trace.lookups:
+                is_longer = (trace.offered[name] > 0) & (trace.matches[name] > longest)
+                longest = np.where(is_longer, trace.matches[name], longest)
+                arm_at = np.where(is_longer, places[name, length], arm_at)
+            tallies.append(walk(choices, self._arms, arm_at))
         return sum(tallies[1:], tallies[0])
 
     def fixed(self, prices: Floats) -> dict[tuple[str, int], float]:
@@ -90,14 +96,26 @@ class Bounds:
         }
 
     def rules(self, prices: Floats) -> dict[tuple[int, int], float]:
-        """Tokens per second of "lookup if it offers, else the model", by both arms."""
+        """Tokens per second of "the longest match, else this arm", by draft length and arm."""
         return {
             arms: tally.num_tokens / tally.seconds(prices) for arms, tally in self._rules.items()
         }
 
     def hindsight(self, prices: Floats) -> float:
-        """Tokens per second with the best fixed arm of each request."""
+        """Tokens per second with the best fixed arm of each request.
+
+        An arm costs what it drafts: plain decoding's seconds where its drafter offers nothing.
+        """
         best = [min(tally.seconds(prices) for tally in row) for row in self._fixed]
+        return sum(row[0].num_tokens for row in self._fixed) / sum(best)
+
+    def hindsight_whole(self, prices: Floats) -> float:
+        """The same where an arm is charged its whole length at every round, offered or not."""
+        costs: list[float] = prices[self._arms.drafters, self._arms.lengths].tolist()
+        best = [
+            min(float(t.rounds.sum()) * cost for t, cost in zip(row, costs, strict=True))
+            for row in self._fixed
+        ]
         return sum(row[0].num_tokens for row in self._fixed) / sum(best)
 
     def clairvoyant(self, prices: Floats) -> float:

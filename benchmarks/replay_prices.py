@@ -1,7 +1,12 @@
-"""What a round costs on the recorded hardware, by batch: the fit that came with the traces."""
+"""What a round costs on the recorded hardware, by batch: the fit that came with the traces.
+
+Llama-3.1-8B on one H100 (arXiv 2601.11580). Other models' traces are priced by it too: what is
+compared is then how well arms are chosen, not how fast those models are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -23,19 +28,27 @@ _MODEL_CALL_MS = 2.135  # whether of a call or of five tokens is not settled
 _LOOKUP_MS = 0.035
 
 
-def make_arms() -> Arms:
-    return Arms({MODEL: MODEL_LENGTHS, LOOKUP: LOOKUP_LENGTHS})
+def make_arms(models: Collection[str] = (MODEL,), lookups: Collection[str] = (LOOKUP,)) -> Arms:
+    return Arms(dict.fromkeys(models, MODEL_LENGTHS) | dict.fromkeys(lookups, LOOKUP_LENGTHS))
 
 
-def make_prices(arms: Arms, batch: int, draft_price: DraftPrice = "per_token") -> FixedPrices:
+def make_prices(
+    arms: Arms,
+    batch: int,
+    draft_price: DraftPrice = "per_token",
+    lookups: Collection[str] = (LOOKUP,),
+) -> FixedPrices:
     """A sequence carries its own tokens and KV reads and 1/batch of everything else."""
     lengths = np.arange(arms.max_length + 1)
     plain = _FIXED_MS / batch + _TOKEN_MS + _KV_ENTRY_MS * _MEAN_KV_ENTRIES
-    milliseconds = np.tile(plain + _TOKEN_MS * lengths, (3, 1))
+    milliseconds = np.tile(plain + _TOKEN_MS * lengths, (len(arms.names), 1))
+    evaluation = np.zeros(len(arms.names))
     of_model = lengths / 5 if draft_price == "per_token" else np.minimum(lengths, 1)
-    milliseconds[arms.index[MODEL]] += _MODEL_CALL_MS / batch * of_model
-    milliseconds[arms.index[LOOKUP]] += _LOOKUP_MS / batch * (lengths > 0)
-    evaluation = np.zeros(3)
-    evaluation[arms.index[MODEL]] = _MODEL_CALL_MS / batch * of_model[max(MODEL_LENGTHS)]
-    evaluation[arms.index[LOOKUP]] = _LOOKUP_MS / batch
+    for drafter, name in enumerate(arms.names[1:], start=1):
+        if name in lookups:
+            milliseconds[drafter] += _LOOKUP_MS / batch * (lengths > 0)
+            evaluation[drafter] = _LOOKUP_MS / batch
+        else:
+            milliseconds[drafter] += _MODEL_CALL_MS / batch * of_model
+            evaluation[drafter] = _MODEL_CALL_MS / batch * of_model[max(MODEL_LENGTHS)]
     return FixedPrices(milliseconds / 1e3, evaluation / 1e3)

@@ -22,6 +22,8 @@ from policies.ucbspec import UcbSpec
 _NO_STREAK = Features(streak_edges=())
 _NO_MATCH = Features(match_edges=())
 _NOTHING = Features(match_edges=(), streak_edges=())
+_FINER = Features(match_edges=(1, 4, 5, 8, 16), streak_edges=(1, 2, 4, 8, 16))
+_ALL = Survival(evaluation_share=1e9, least_evaluation=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ def _paper(
     return Candidate(build, pays_evaluations=False)
 
 
-def _survival(settings: Survival, is_context_late: bool = False) -> Candidate:
+def _survival(
+    settings: Survival, is_context_late: bool = False, pays_evaluations: bool = True
+) -> Candidate:
     def build(setting: Setting, seed: int) -> Selector:
         generator = np.random.default_rng(seed)
         return SurvivalSelector(setting.arms, setting.prices, generator, settings)
 
-    return Candidate(build, is_context_late)
+    return Candidate(build, is_context_late, pays_evaluations)
 
 
 MAIN: Mapping[str, Candidate] = {
@@ -94,8 +98,11 @@ ABLATIONS: Mapping[str, Candidate] = {
     "survival, no context": _survival(Survival(features=_NOTHING)),
     "survival, match only": _survival(Survival(features=_NO_STREAK)),
     "survival, streaks only": _survival(Survival(features=_NO_MATCH)),
-    "survival, requests alike": _survival(Survival(correction_weight=None)),
-    "survival, no evaluations": _survival(Survival(evaluation_share=0.0)),
-    "survival, all evaluated": _survival(Survival(evaluation_share=1e9, least_evaluation=1.0)),
+    "survival, finer cells": _survival(Survival(features=_FINER)),
+    "survival, no request correction": _survival(Survival(correction_weight=None)),
+    "survival, evaluation 0 %": _survival(Survival(evaluation_share=0.0)),
+    "survival, evaluation 2 %": _survival(Survival(evaluation_share=0.02)),
+    "survival, all evaluated": _survival(_ALL),
+    "survival, all evaluated free": _survival(_ALL, pays_evaluations=False),
     "survival, context late": _survival(Survival(), is_context_late=True),
 }

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.replay_traces import DRAFTERS, LOOKUP, Trace
+from benchmarks.replay_traces import Trace
 from policies.arms import Arms
 from policies.prices import Prices
 from policies.selector import Context, Decision, Learner, Load, Outcome, Selector
@@ -26,10 +26,14 @@ class Setting:
     is_context_late: bool = False
     pays_evaluations: bool = True
 
+    @property
+    def load(self) -> Load:
+        return Load(self.batch, self.batch, 0)
+
 
 @dataclass(slots=True)
 class Progress:
-    """Tokens and seconds so far; `curve` holds both after each request that ended."""
+    """Tokens and seconds so far; `curve` holds both after each step."""
 
     num_tokens: int = 0
     seconds: float = 0.0
@@ -53,13 +57,13 @@ class _Running:
     def context(self, load: Load, is_late: bool) -> Context:
         trace, j = self.trace, self.position
         seen = self.before if is_late else j
-        offered = {name: int(trace.offered[name][j]) for name in DRAFTERS}
+        offered = {name: int(each[j]) for name, each in trace.offered.items()}
         return Context(
             self.id,
             trace.domain,
             {name: length for name, length in offered.items() if length},
-            {LOOKUP: int(trace.matches[seen])},
-            {name: int(trace.streaks[name][seen]) for name in DRAFTERS},
+            {name: int(each[seen]) for name, each in trace.matches.items()},
+            {name: int(each[seen]) for name, each in trace.streaks.items()},
             load,
         )
 
@@ -80,7 +84,7 @@ def simulate(traces: Sequence[Trace], selector: Selector, setting: Setting) -> P
     progress = Progress()
     queue = deque(_Running(str(i), trace) for i, trace in enumerate(traces))
     running: list[_Running] = []
-    load = Load(setting.batch, setting.batch, 0)
+    load = setting.load
     while queue or running:
         while queue and len(running) < setting.batch:
             running.append(queue.popleft())
@@ -90,7 +94,7 @@ def simulate(traces: Sequence[Trace], selector: Selector, setting: Setting) -> P
             outcomes += _step(each, decision, setting, progress)
         ended = [each for each in running if each.position >= each.trace.num_tokens]
         running = [each for each in running if each.position < each.trace.num_tokens]
-        progress.curve += [(progress.num_tokens, progress.seconds)] * len(ended)
+        progress.curve.append((progress.num_tokens, progress.seconds))
         if isinstance(selector, Learner):
             selector.observe(outcomes)
             selector.forget(each.id for each in ended)
@@ -101,7 +105,7 @@ def _step(
     each: _Running, decision: Decision, setting: Setting, progress: Progress
 ) -> Iterable[Outcome]:
     """One round of one request; what is known after it."""
-    seconds = setting.prices.seconds(Load(setting.batch))
+    seconds = setting.prices.seconds(setting.load)
     drafter = setting.arms.index[decision.drafter]
     progress.seconds += float(seconds[drafter, decision.draft_length])
     accepted = 0
@@ -116,7 +120,7 @@ def _step(
             (min(each.position + outcome.accept_length + 1, each.trace.num_tokens), outcome)
         )
         if setting.pays_evaluations:
-            price = setting.prices.evaluation_seconds(Load(setting.batch))
+            price = setting.prices.evaluation_seconds(setting.load)
             progress.seconds += float(price[setting.arms.index[name]])
     emitted = min(accepted + 1, each.trace.num_tokens - each.position)
     progress.num_tokens += emitted

@@ -1,7 +1,8 @@
 """Recorded accept lengths of drafters over whole requests, as arrays, and balanced samples of them.
 
 The form is that of SpecDecode-Bench's simulator (arXiv 2601.11580): one JSON object a line with
-`accept_length` by drafter (bonus included) at every output position.
+`accept_length` by drafter (bonus included) at every output position. `benchmarks.record` adds
+`offered` and `match_length` by drafter, which say the same as the older `ngram_*` fields.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 from policies.arms import Ints
 
 MODEL, LOOKUP = "eagle", "ngram"
-DRAFTERS = (MODEL, LOOKUP)
 _MAX_STREAK = 20
+_MAX_OFFER = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +28,41 @@ class Trace:
     """One request: by drafter and output position what would have been accepted, and was known.
 
     A drafter offers `offered[d][j]` tokens at j, of which `accepted[d][j]` are the target's;
-    `matches` is lookup's evidence, `streaks` the run of tokens before j that d would have
-    predicted one by one.
+    `matches` is the evidence of those that look up, `streaks` the run of tokens before j that d
+    would have predicted one by one.
     """
 
     domain: str
     num_tokens: int
     accepted: Mapping[str, Ints]
     offered: Mapping[str, Ints]
-    matches: Ints
+    matches: Mapping[str, Ints]
     streaks: Mapping[str, Ints]
+
+    @property
+    def lookups(self) -> tuple[str, ...]:
+        return tuple(self.matches)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(name for name in self.accepted if name not in self.matches)
 
 
 def read_traces(folder: Path) -> list[Trace]:
-    """Every request of `folder` whose drafters all saw the same text."""
+    """Every request of `folder` whose drafters all saw the same text, if it has any.
+
+    Raises ValueError where not all of them have the same drafters.
+    """
     records = (
         json.loads(line)
         for path in sorted(folder.glob("*.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
     )
-    return [_trace(record) for record in records if record["counterfactual"]]
+    traces = [_trace(record) for record in records if record["counterfactual"]]
+    pools = {(frozenset(trace.models), frozenset(trace.lookups)) for trace in traces}
+    if len(pools) > 1:
+        raise ValueError(f"{folder}: traces of different drafters: {sorted(map(str, pools))}")
+    return [trace for trace in traces if trace.num_tokens]
 
 
 def balanced(traces: Iterable[Trace], per_domain: int, seed: int) -> list[Trace]:
@@ -63,19 +79,23 @@ def balanced(traces: Iterable[Trace], per_domain: int, seed: int) -> list[Trace]
 
 
 def _trace(record: Mapping[str, Any]) -> Trace:
-    accepted = {name: np.array(record["accept_length"][name]) - 1 for name in DRAFTERS}
+    accepted = {name: np.array(each) - 1 for name, each in record["accept_length"].items()}
     num_tokens = min(map(len, accepted.values()))
-    accepted = {name: values[:num_tokens] for name, values in accepted.items()}
-    matches = np.array(record["ngram_match_order"][:num_tokens])
-    looked_up = np.maximum(record["ngram_offered"][:num_tokens], accepted[LOOKUP])
-    return Trace(
-        record["domain"],
-        num_tokens,
-        {MODEL: accepted[MODEL], LOOKUP: np.where(matches > 0, accepted[LOOKUP], 0)},
-        {MODEL: np.full(num_tokens, 20), LOOKUP: np.where(matches > 0, looked_up, 0)},
-        matches,
-        {name: _streaks(accepted[name]) for name in DRAFTERS},
-    )
+    accepted = {name: each[:num_tokens] for name, each in accepted.items()}
+    matched = record.get("match_length") or {LOOKUP: record["ngram_match_order"]}
+    matches = {name: np.array(each[:num_tokens]) for name, each in matched.items()}
+    could = record.get("offered") or {LOOKUP: record["ngram_offered"]}
+    offered = {
+        name: np.maximum(could[name][:num_tokens], accepted[name])
+        if name in could
+        else np.full(num_tokens, _MAX_OFFER)
+        for name in accepted
+    }
+    streaks = {name: _streaks(each) for name, each in accepted.items()}
+    for name, match in matches.items():
+        accepted[name] = np.where(match > 0, accepted[name], 0)
+        offered[name] = np.where(match > 0, offered[name], 0)
+    return Trace(record["domain"], num_tokens, accepted, offered, matches, streaks)
 
 
 def _streaks(accepted: Sequence[int] | Ints) -> Ints:

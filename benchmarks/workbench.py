@@ -7,7 +7,7 @@ so that every side of a comparison prefills, and the suffix drafter starts from 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from engine.models import build_runner, load_model
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
 from engine.runner import ModelRunner
 from engine.text import Text
+from engine.warm_up import measure_steps
+from policies.cost_model import CostModel
 from policies.fixed import FixedSelector
 from policies.rule import RuleSelector
 from policies.selector import Selector
@@ -104,6 +106,7 @@ class Workbench:
     runner: TimedRunner = field(init=False)
     text: Text = field(init=False)
     _engine: Engine = field(init=False)
+    _named: dict[str, Selector] = field(init=False)
     _num_runs: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -120,7 +123,20 @@ class Workbench:
             "model": FixedSelector("model", MODEL_DRAFT_LENGTH),
             "rule": RuleSelector(RULE.drafters, RULE_DRAFT_LENGTH),
         }
-        self._engine.use_selectors(FixedSelector(), named)
+        self._named = named
+        self.use_selectors({})
+        longest_step = min(self.config.max_batch_tokens, longest)
+        for step in measure_steps(runner, longest_step, self.config.block_size):
+            self.costs.observe_step(step, num_draft_tokens=0)
+
+    @property
+    def costs(self) -> CostModel:
+        return self._engine.costs
+
+    def use_selectors(self, further: Mapping[str, Selector]) -> None:
+        """Modes may name these, beside the ones that are always there."""
+        self._named |= further
+        self._engine.use_selectors(FixedSelector(), self._named)
 
     def encode(self, prompt: str) -> Ids:
         """The ids of a chat with this one user message."""

@@ -1,7 +1,8 @@
 """Checks a Ray Serve config file of this project without starting anything.
 
 Finds unknown keys at every level, Ray's own part included, and in our part also wrong types,
-values out of range, and names that do not fit together. Imports no Ray.
+values out of range, and names that do not fit together; of Ray's values only those without which
+the application could not be reached. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section, TargetSe
 from cluster.problems import Path as KeyPath
 from cluster.problems import Problem, unknown_key, validation_problems
 from cluster.ray_keys import OPEN, RAY_KEYS
+from cluster.serve_options import (
+    IMPORT_PATHS,
+    PROXY_LOCATIONS,
+    ROUTE_PREFIX,
+    TAKES_NO_ARGS,
+    HttpOptions,
+)
 from cluster.yaml_file import YamlFileError, read_yaml
 
-IMPORT_PATHS = ("deployments.app:build_app", "deployments.app:app")
+_LISTS = ("deployments", "deployment_actors")  # beside `applications`
+_NEVER_NULL = ("deployments", "http_options")
 
 
 def check_file(path: Path) -> list[Problem]:
@@ -32,7 +41,7 @@ def check_file(path: Path) -> list[Problem]:
 def check_document(document: object) -> list[Problem]:
     if not isinstance(document, Mapping):
         return [Problem((), "the file holds no mapping of keys")]
-    problems = list(_ray_problems(document, "ServeDeploySchema", ()))
+    problems = [*_ray_problems(document, "ServeDeploySchema", ()), *_http_problems(document)]
     applications = document.get("applications")
     if not isinstance(applications, list) or len(applications) != 1:
         return [*problems, Problem(("applications",), "expected a list of one application")]
@@ -42,19 +51,35 @@ def check_document(document: object) -> list[Problem]:
 
 
 def _ray_problems(value: object, schema: str, path: KeyPath) -> Iterator[Problem]:
-    """Unknown keys of Ray's part, in `value` and below."""
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _ray_problems(item, schema, (*path, index))
-    elif isinstance(value, Mapping):
-        keys = RAY_KEYS[schema]
-        for key, child in value.items():
-            if key not in keys:
-                yield unknown_key(path, key, keys)
-            elif keys[key] != OPEN:
-                yield from _ray_problems(child, keys[key], (*path, key))
-    elif value is not None:
+    """Unknown keys of Ray's part, in `value` and below, and what is no mapping of keys."""
+    if not isinstance(value, Mapping):
         yield Problem(path, f"{value!r}: expected a mapping of keys")
+        return
+    keys = RAY_KEYS[schema]
+    for key, child in value.items():
+        where = (*path, key)
+        if key not in keys:
+            yield unknown_key(path, key, keys)
+        elif keys[key] == OPEN or (child is None and key not in _NEVER_NULL):
+            continue
+        elif isinstance(child, list) and (key in _LISTS or key == "applications"):
+            for index, item in enumerate(child):
+                yield from _ray_problems(item, keys[key], (*where, index))
+        elif key in _LISTS:
+            yield Problem(where, f"{child!r}: expected a list")
+        elif key != "applications":
+            yield from _ray_problems(child, keys[key], where)
+
+
+def _http_problems(document: Mapping[str, object]) -> Iterator[Problem]:
+    location = document.get("proxy_location", PROXY_LOCATIONS[0])
+    if location not in PROXY_LOCATIONS:
+        allowed = " or ".join(PROXY_LOCATIONS)
+        yield Problem(("proxy_location",), f"{location!r}: expected {allowed}")
+    options = document.get("http_options")
+    if isinstance(options, Mapping):
+        known = {key: options[key] for key in HttpOptions.model_fields if key in options}
+        yield from _validate(HttpOptions, known, ("http_options",))[1]
 
 
 def _application_problems(application: Mapping[str, object], path: KeyPath) -> Iterator[Problem]:
@@ -62,20 +87,24 @@ def _application_problems(application: Mapping[str, object], path: KeyPath) -> I
     if import_path not in IMPORT_PATHS:
         allowed = " or ".join(IMPORT_PATHS)
         yield Problem((*path, "import_path"), f"{import_path!r}: expected {allowed}")
-    args_path = (*path, "args")
-    config, problems = _validate(ClusterConfig, application.get("args"), args_path)
-    yield from problems
-    deployments = application.get("deployments") or []
-    if not isinstance(deployments, list):
-        return
-    seen: set[object] = set()
-    for index, deployment in enumerate(deployments):
+    prefix = application.get("route_prefix", ROUTE_PREFIX)
+    if prefix != ROUTE_PREFIX:
+        yield Problem((*path, "route_prefix"), f"{prefix!r}: expected {ROUTE_PREFIX!r}")
+    args, config = application.get("args", {}), None
+    if import_path != TAKES_NO_ARGS:
+        config, problems = _validate(ClusterConfig, args, (*path, "args"))
+        yield from problems
+    elif args != {}:
+        message = f"{TAKES_NO_ARGS} takes none; give them to {IMPORT_PATHS[0]}"
+        yield Problem((*path, "args"), message)
+    deployments, seen = application.get("deployments"), list[object]()
+    for index, deployment in enumerate(deployments if isinstance(deployments, list) else ()):
         if isinstance(deployment, Mapping):
-            where = (*path, "deployments", index)
+            where, name = (*path, "deployments", index), deployment.get("name")
             yield from _deployment_problems(deployment, where, config)
-            if deployment.get("name") in seen:
+            if name in seen:
                 yield Problem((*where, "name"), "this deployment is given twice")
-            seen.add(deployment.get("name"))
+            seen.append(name)
 
 
 def _deployment_problems(
@@ -88,7 +117,8 @@ def _deployment_problems(
         yield Problem((*path, "name"), f"{name!r} is no deployment; one of {allowed}")
         return
     where = (*path, "user_config")
-    settings, problems = _validate(model, deployment.get("user_config"), where)
+    user_config = deployment.get("user_config")
+    settings, problems = _validate(model, {} if user_config is None else user_config, where)
     yield from problems
     if isinstance(settings, TargetSettings) and isinstance(config, ClusterConfig):
         known = ", ".join(drafter.name for drafter in config.drafters) or "none"
@@ -100,9 +130,7 @@ def _deployment_problems(
 def _validate(
     model: type[Section], data: object, path: KeyPath
 ) -> tuple[Section | None, list[Problem]]:
-    """An absent section is its defaults."""
-    value = {} if data is None else data
     try:
-        return model.model_validate(value), []
+        return model.model_validate(data), []
     except ValidationError as error:
-        return None, validation_problems(error, model, value, path)
+        return None, validation_problems(error, model, data, path)

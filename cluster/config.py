@@ -109,7 +109,75 @@ class RuleSelectorSection(Section):
             yield self.otherwise.drafter
 
 
-SelectorSection = Annotated[FixedSelectorSection | RuleSelectorSection, Field(discriminator="name")]
+class LearnerSection(Section):
+    """A selector that learns which arm to use.
+
+    Its arms are `drafters`, None being all, times `draft_lengths`, as far as each drafter can
+    give them; None are the usual lengths up to its longest.
+    """
+
+    drafters: tuple[Name, ...] | None = Field(default=None, strict=False, max_length=64)
+    draft_lengths: tuple[Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)], ...] | None = Field(
+        default=None, strict=False, min_length=1, max_length=MAX_DRAFT_LENGTH
+    )
+
+    def arms(self) -> Iterator[str]:
+        yield from self.drafters or ()
+
+
+class BanditSection(LearnerSection):
+    """`loss` counts tokens by round, as in the papers, or by second; `scope` says who shares."""
+
+    loss: Literal["tokens", "seconds"] = "tokens"
+    scope: Literal["request", "tenant", "global"] = "request"
+
+
+class UcbSpecSection(BanditSection):
+    """BanditSpec's UCBSpec; `radius_scale` 1 is the paper's exploration."""
+
+    name: Literal["ucbspec"]
+    radius_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+
+
+class Exp3SpecSection(BanditSection):
+    """BanditSpec's EXP3Spec."""
+
+    name: Literal["exp3spec"]
+
+
+class HedgeSection(BanditSection):
+    """HedgeSpec with Hedge; `rate` None is the one that needs no horizon."""
+
+    name: Literal["hedge"]
+    rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+
+
+class NormalHedgeSection(BanditSection):
+    """HedgeSpec with NormalHedge."""
+
+    name: Literal["normalhedge"]
+
+
+class SurvivalSection(LearnerSection):
+    """Contextual survival; see policies/survival.py.
+
+    `evaluation_share` is the part of plain decoding's time that scoring unchosen drafters may take.
+    """
+
+    name: Literal["survival"] = "survival"
+    evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+
+
+SelectorSection = Annotated[
+    FixedSelectorSection
+    | RuleSelectorSection
+    | UcbSpecSection
+    | Exp3SpecSection
+    | HedgeSection
+    | NormalHedgeSection
+    | SurvivalSection,
+    Field(discriminator="name"),
+]
 
 
 def _switch(value: object) -> object:
@@ -125,7 +193,7 @@ class TargetSettings(Section):
     """
 
     speculation: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
-    selector: SelectorSection = FixedSelectorSection(name="fixed")
+    selector: SelectorSection = SurvivalSection()
     selectors: dict[Name, SelectorSection] = Field(default_factory=dict, max_length=64)
 
     def unknown_drafters(self, config: ClusterConfig) -> list[tuple[str, str]]:

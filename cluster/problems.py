@@ -68,6 +68,8 @@ def _message(detail: ErrorDetails) -> str:
         context = detail.get("ctx", {})
         return f"name {context.get('tag')!r} is unknown; one of {context.get('expected_tags')}"
     found = "" if isinstance(detail["input"], (Mapping, list)) else f"{detail['input']!r}: "
+    if detail["type"] == "model_type":
+        return f"{found}expected a mapping of keys"
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{found}expected {expected}"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
-from collections.abc import Iterable
+import time
 from contextlib import suppress
 
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
+_POLL_S = 0.05
 
 
 class Descendants:
@@ -27,19 +29,25 @@ class Descendants:
         """Remembers who is there now. A `Process` is known by pid and start time."""
         self._known.update(psutil.Process().children(recursive=True))
 
-    def end(self, grace_s: float) -> int:
-        """Asks all of them to end, then makes them; the number that is left, which should be 0."""
-        self.note()
-        _each(self._known, psutil.Process.terminate)
-        _, alive = psutil.wait_procs(self._known, timeout=grace_s)
-        self.note()
-        _each(self._known, psutil.Process.kill)
-        _, alive = psutil.wait_procs(self._known, timeout=grace_s)
-        return len(alive)
+    def end(self, grace_s: float) -> None:
+        """Asks all of them to end, then makes them, and waits until they have."""
+        for act in (psutil.Process.terminate, psutil.Process.kill):
+            self.note()
+            for process in self._known:
+                with suppress(psutil.Error):
+                    act(process)
+            self._wait(time.monotonic() + grace_s)
+
+    def _wait(self, deadline_s: float) -> None:
+        """Not by psutil.wait_procs: it waits in vain for orphans that it does not reap."""
+        while any(map(_is_alive, self._known)) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+        for process in self._known:
+            with suppress(ChildProcessError):  # another's, and so its to reap
+                os.waitpid(process.pid, os.WNOHANG)
 
 
-def _each(processes: Iterable[psutil.Process], act: object) -> None:
-    assert callable(act)
-    for process in processes:
-        with suppress(psutil.Error):
-            act(process)
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+MAX_TEXT = 500  # characters of a message: a request's own words may be in it
 
 
 class ApiError(Exception):
@@ -20,8 +21,8 @@ class ApiError(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         self.status = status
-        self.message = message
-        self.parameter = parameter
+        self.message = _cut(message)
+        self.parameter = None if parameter is None else _cut(parameter)
         self.code = code
         self.retry_after_s = retry_after_s
         super().__init__(message)
@@ -41,6 +42,10 @@ class ApiError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 class ClientGoneError(Exception):

@@ -16,7 +16,7 @@ from cluster.config import Limits
 from deployments.call import Call, build_call
 from deployments.errors import ApiError, invalid
 from deployments.model_card import ModelCard
-from deployments.openai_schema import ChatBody, CompletionBody
+from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import chat_prompt, check_prompts, completion_prompts
 from deployments.refusal import RefusedError
 from deployments.target_client import CONTROL_TIMEOUT_S, TargetClient
@@ -65,14 +65,16 @@ class Gateway:
 
     async def chat_call(self, body: ChatBody) -> Call:
         card = await self._card_for(body.model)
+        self._check_choices(1, body)
         prompts = await self._in_thread(chat_prompt, body)
-        self._check(body, prompts, "messages", card)
+        self._check_prompts(prompts, "messages", card)
         return build_call("chatcmpl", body, prompts, card)
 
     async def completion_call(self, body: CompletionBody) -> Call:
         card = await self._card_for(body.model)
+        self._check_choices(len(body.prompt), body)
         prompts = await self._in_thread(completion_prompts, body)
-        self._check(body, prompts, "prompt", card)
+        self._check_prompts(prompts, "prompt", card)
         return build_call("cmpl", body, prompts, card)
 
     async def start(self, call: Call, request: Request) -> Rounds:
@@ -99,16 +101,15 @@ class Gateway:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, tokenize, self.text, body)
 
-    def _check(
-        self,
-        body: ChatBody | CompletionBody,
-        prompts: Sequence[Sequence[int]],
-        parameter: str,
-        card: ModelCard,
-    ) -> None:
+    def _check_choices(self, num_prompts: int, body: GenerationBody) -> None:
+        """Before any text is tokenized."""
         limit = self.limits.max_choices
-        if len(prompts) * body.num_choices > limit:
+        if num_prompts * body.num_choices > limit:
             raise invalid("n", f"n: at most {limit} choices over all prompts", "invalid_value")
+
+    def _check_prompts(
+        self, prompts: Sequence[Sequence[int]], parameter: str, card: ModelCard
+    ) -> None:
         most = card.max_sequence_length - 1
         max_prompt_tokens = min(most, self.limits.max_prompt_tokens or most)
         check_prompts(prompts, parameter, card.vocab_size, max_prompt_tokens)

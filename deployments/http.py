@@ -31,15 +31,13 @@ class Routes:
         self._gateway = gateway
 
     async def chat(self, request: Request) -> Response:
-        limits = self._gateway.limits
-        body = parse_body(ChatBody, await read_json(request, limits.max_body_bytes))
+        body = parse_body(ChatBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.chat_call(body)
         words = ChatFormat(self._gateway.text, bool(body.logprobs))
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
 
     async def completion(self, request: Request) -> Response:
-        limits = self._gateway.limits
-        body = parse_body(CompletionBody, await read_json(request, limits.max_body_bytes))
+        body = parse_body(CompletionBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.completion_call(body)
         words = CompletionFormat(self._gateway.text, body.logprobs is not None)
         return await self._answer(request, body, Answer(call, words, body.includes_usage))

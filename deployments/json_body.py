@@ -5,15 +5,18 @@ NaN, infinities, numbers too large to be finite and doubled keys are refused.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 
 from starlette.requests import ClientDisconnect, Request
 
+from cluster.config import Limits
 from deployments.errors import ApiError, ClientGoneError, invalid
 
 MAX_DEPTH = 32
+BODY_TIMEOUT_S = 60.0
 Json = dict[str, object]
 
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # never backtracks: linear time
@@ -21,8 +24,15 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(r"[\[\]{}]")
 
 
-async def read_json(request: Request, max_body_bytes: int) -> Json:
-    return parse_json(await _read_bytes(request, max_body_bytes))
+async def read_json(request: Request, limits: Limits) -> Json:
+    """Raises ApiError for a body that is too large, too slow or not a JSON object."""
+    timeout_s = min(BODY_TIMEOUT_S, limits.request_timeout_s)
+    try:
+        body = await asyncio.wait_for(_read_bytes(request, limits.max_body_bytes), timeout_s)
+    except TimeoutError as error:
+        message = f"the body took longer than {timeout_s:g} s to arrive"
+        raise ApiError(408, message, None, "timeout") from error
+    return parse_json(body)
 
 
 async def _read_bytes(request: Request, max_body_bytes: int) -> bytes:
@@ -65,7 +75,7 @@ def _reason(error: Exception) -> str:
         return "a string has half of a surrogate pair"
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
-    return str(error)
+    return "a number is too large" if "digits" in str(error) else str(error)
 
 
 def _check_depth(text: str) -> None:

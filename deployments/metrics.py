@@ -29,6 +29,7 @@ _COUNTERS = {
     "num_emitted_tokens": ("generation_tokens", "Tokens emitted."),
     "num_rounds": ("rounds", "Target forwards that emitted tokens, counted per sequence."),
     "num_preemptions": ("num_preemptions", "Sequences put back to make room."),
+    "num_requests_finished": ("num_requests_finished", "Sequences ended, in any way."),
 }
 
 

@@ -23,6 +23,8 @@ from deployments.neutral import drop_neutral
 from engine.request import MAX_LOGPROBS
 
 MAX_STOPS = 4
+MAX_STOP_LENGTH = 1000  # characters: text that may begin one is held back and looked through
+MAX_ID_DIGITS = 19
 M = TypeVar("M", bound="Body")
 
 
@@ -39,9 +41,15 @@ def _token_biases(value: object) -> object:
     if not isinstance(value, dict):
         return value
     for key in value:
-        if not (isinstance(key, str) and key.isascii() and key.isdigit() and str(int(key)) == key):
+        if not (isinstance(key, str) and _is_id(key)):
             raise ValueError(f"{key!r} is no token id")
     return {int(key): bias for key, bias in value.items()}
+
+
+def _is_id(key: str) -> bool:
+    """Ids in one way of writing only, so that none is given twice."""
+    is_number = len(key) <= MAX_ID_DIGITS and key.isascii() and key.isdigit()
+    return is_number and str(int(key)) == key
 
 
 def _prompts(value: object) -> object:
@@ -63,7 +71,8 @@ def _are_ids(value: list[object]) -> bool:
     return bool(value) and all(type(item) is int for item in value)
 
 
-Strings = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_strings)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Strings = Annotated[list[Stop], BeforeValidator(_strings)]
 
 
 class StreamOptions(Body):

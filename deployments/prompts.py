@@ -34,11 +34,11 @@ def check_prompts(
     for prompt in prompts:
         if not prompt:
             raise invalid(parameter, f"{parameter}: has no tokens", "invalid_value")
+        if len(prompt) > max_prompt_tokens:
+            raise too_long(parameter, len(prompt), max_prompt_tokens)
         if any(not 0 <= token_id < vocab_size for token_id in prompt):
             message = f"{parameter}: token ids are from 0 to {vocab_size - 1}"
             raise invalid(parameter, message, "invalid_value")
-        if len(prompt) > max_prompt_tokens:
-            raise too_long(parameter, len(prompt), max_prompt_tokens)
 
 
 def too_long(parameter: str, num_tokens: int, limit: int) -> ApiError:

@@ -1,34 +1,97 @@
-"""Builds the selectors that a target's settings describe."""
+"""Builds the selectors that a target's settings describe, and keeps those that stay the same."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import assert_never
 
-from cluster.config import FixedSelectorSection, RuleSelectorSection, SelectorSection
-from cluster.config import TargetSettings as Settings
+import numpy as np
+
+from cluster.config import (
+    BanditSection,
+    Exp3SpecSection,
+    FixedSelectorSection,
+    HedgeSection,
+    LearnerSection,
+    NormalHedgeSection,
+    RuleSelectorSection,
+    SelectorSection,
+    SurvivalSection,
+    TargetSettings,
+    UcbSpecSection,
+)
+from policies.arms import USUAL_LENGTHS, Arms, draft_lengths_up_to
+from policies.cost_model import ArmPrices, CostModel
+from policies.exp3spec import Exp3Spec
 from policies.fixed import FixedSelector
+from policies.hedge import Hedge
+from policies.learning import Learning, LearningSelector, Rule
+from policies.normalhedge import NormalHedge
 from policies.rule import RuleSelector
 from policies.selector import Decision, Selector
+from policies.survival import Survival, SurvivalSelector
+from policies.ucbspec import UcbSpec
+
+DEFAULT = ""  # stands for the selector of requests that name none
 
 
-def build_selector(section: SelectorSection) -> Selector:
-    match section:
-        case FixedSelectorSection():
-            return FixedSelector(drafter=section.drafter, draft_length=section.draft_length)
-        case RuleSelectorSection():
-            otherwise = Decision(section.otherwise.drafter, section.otherwise.draft_length)
-            return RuleSelector(
-                lookups=section.lookups, draft_length=section.draft_length, otherwise=otherwise
-            )
-        case _:
-            assert_never(section)
+class Selectors:
+    """The selectors of one target.
 
+    `longest` has each drafter's longest draft, `costs` what steps and drafts take here.
+    """
 
-def build_selectors(settings: Settings) -> tuple[Selector, Mapping[str, Selector]]:
-    """The default and the named ones; with speculation off all of them decode plainly."""
-    if settings.speculation == "off":
-        plain = FixedSelector(drafter=None, draft_length=0)
-        return plain, dict.fromkeys(settings.selectors, plain)
-    named = {name: build_selector(section) for name, section in settings.selectors.items()}
-    return build_selector(settings.selector), named
+    def __init__(self, longest: Mapping[str, int], costs: CostModel) -> None:
+        self._longest = longest
+        self._costs = costs
+        self._built: dict[str, tuple[SelectorSection, Selector]] = {}
+
+    def build(self, settings: TargetSettings) -> tuple[Selector | None, Mapping[str, Selector]]:
+        """The default and the named ones; no default where speculation is off.
+
+        A selector whose section is as before is the same object, with what it has learnt.
+        """
+        sections: dict[str, SelectorSection] = {DEFAULT: settings.selector, **settings.selectors}
+        self._built = {name: self._kept(name, section) for name, section in sections.items()}
+        named = {name: selector for name, (_, selector) in self._built.items() if name != DEFAULT}
+        return self._built[DEFAULT][1] if settings.speculation == "on" else None, named
+
+    def _kept(self, name: str, section: SelectorSection) -> tuple[SelectorSection, Selector]:
+        before = self._built.get(name)
+        if before is not None and before[0] == section:
+            return before
+        return section, self._make(section)
+
+    def _make(self, section: SelectorSection) -> Selector:
+        match section:
+            case FixedSelectorSection():
+                return FixedSelector(section.drafter, section.draft_length)
+            case RuleSelectorSection():
+                otherwise = Decision(section.otherwise.drafter, section.otherwise.draft_length)
+                return RuleSelector(section.lookups, section.draft_length, otherwise)
+            case SurvivalSection():
+                arms = self._arms(section)
+                settings = Survival(evaluation_share=section.evaluation_share)
+                prices = ArmPrices(self._costs, arms)
+                return SurvivalSelector(arms, prices, np.random.default_rng(), settings)
+            case UcbSpecSection():
+                return self._learning(section, UcbSpec(section.radius_scale))
+            case Exp3SpecSection():
+                return self._learning(section, Exp3Spec())
+            case HedgeSection():
+                return self._learning(section, Hedge(section.rate))
+            case NormalHedgeSection():
+                return self._learning(section, NormalHedge())
+            case _:
+                assert_never(section)
+
+    def _learning(self, section: BanditSection, rule: Rule) -> Selector:
+        arms = self._arms(section)
+        learning = Learning(section.loss, section.scope)
+        prices = ArmPrices(self._costs, arms)
+        return LearningSelector(arms, rule, prices, np.random.default_rng(), learning)
+
+    def _arms(self, section: LearnerSection) -> Arms:
+        wanted = section.draft_lengths or USUAL_LENGTHS
+        names = self._longest if section.drafters is None else section.drafters
+        return Arms({name: draft_lengths_up_to(self._longest[name], wanted) for name in names})

@@ -1,69 +1,35 @@
 """`python -m deployments.serve`: serves ray_config.yaml on this machine until Ctrl-C.
 
 Starts a Ray of its own on the loopback, with a token and a temporary folder of its own, through
-Ray's `serve run`; whatever it started has ended when it ends. Never touches another Ray.
+Ray's `serve run`; whatever it started ends when it ends, even if it is killed. Never touches
+another Ray.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
-import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from cluster.check import check_file
-from cluster.yaml_file import read_yaml, write_yaml
 from deployments.descendants import Descendants
+from deployments.keeper import GRACE_S
+from deployments.plan import Plan, read_plan
 from deployments.preflight import PreflightError, check_disk, check_port
+from deployments.startup import start, wait_until_healthy
 
-DEFAULT_PORT = 8000
 RAY_DISK_MB = 500
-GRACE_S = 10.0
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
+START_TIMEOUT_S = 600.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FAILURES = ("ModelRefusedError: ", "Failed to update the deployments", "failed with exception")
 
 
 class _Stop(Exception):
     """A signal asked for the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A checked configuration, with the command line's host and port in it."""
-
-    document: dict[str, Any]
-
-    @property
-    def host(self) -> str:
-        host: str = self.document["http_options"]["host"]
-        return host
-
-    @property
-    def port(self) -> int:
-        port: int = self.document["http_options"]["port"]
-        return port
-
-    @property
-    def model(self) -> str:
-        args = self.document["applications"][0].get("args") or {}
-        model: str = (args.get("target") or {}).get("model", "smollm2-135m-instruct")
-        return model
-
-    @property
-    def url(self) -> str:
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        return f"http://{host}:{self.port}"
 
 
 def main() -> int:
@@ -71,13 +37,17 @@ def main() -> int:
     parser.add_argument("config", nargs="?", type=Path, default=Path("ray_config.yaml"))
     parser.add_argument("--host", help="instead of the file's http_options.host")
     parser.add_argument("--port", type=int, help="instead of the file's http_options.port")
+    parser.add_argument(
+        "--start-timeout-s", type=float, default=START_TIMEOUT_S, metavar="S",
+        help="how long loading may take (%(default)g)",
+    )  # fmt: skip
     options = parser.parse_args()
     for number in _SIGNALS:
         signal.signal(number, _stop)
     try:
-        plan = _plan(options.config, options.host, options.port)
+        plan = read_plan(options.config, options.host, options.port)
         check_port(plan.host, plan.port)
-        return _prepare(plan.model) or _serve(plan)
+        return _prepare(plan.model) or _serve(plan, options.start_timeout_s)
     except PreflightError as error:
         print(error, file=sys.stderr)
         return 1
@@ -89,34 +59,31 @@ def _stop(number: int, frame: object) -> None:
     raise _Stop
 
 
-def _plan(config: Path, host: str | None, port: int | None) -> Plan:
-    problems = check_file(config)
-    if problems:
-        raise PreflightError("\n".join(f"{config}: {problem}" for problem in problems))
-    document: Any = read_yaml(config)
-    http = document.get("http_options") or {}
-    document["http_options"] = {
-        **http,
-        "host": host or http.get("host", "127.0.0.1"),
-        "port": http.get("port", DEFAULT_PORT) if port is None else port,
-    }
-    return Plan(document)
+def _ignore(number: int, frame: object) -> None:
+    """Unlike SIG_IGN also for a signal that is on its way."""
 
 
 def _prepare(model: str) -> int:
     """Fetches and converts; shows its progress, and says itself what went wrong. Exit status."""
     command = [sys.executable, "-m", "engine.prepare", model]
-    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()  # it removes what is half-made; killing it would not
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        process.kill()
 
 
-def _serve(plan: Plan) -> int:
+def _serve(plan: Plan, start_timeout_s: float) -> int:
     folder = Path(tempfile.mkdtemp(prefix="hr-"))
     descendants = Descendants()
-    is_failed = True
+    process, is_failed = None, True
     try:
         check_disk(folder, RAY_DISK_MB)
-        process = _start(plan, folder)
-        _wait_until_healthy(plan, process, folder / "serve.log", descendants)
+        process = start(plan, folder)
+        wait_until_healthy(plan, process, folder, descendants, start_timeout_s)
         _greet(plan, folder)
         while process.poll() is None:
             descendants.note()
@@ -128,74 +95,16 @@ def _serve(plan: Plan) -> int:
         return 0
     finally:
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        descendants.end(GRACE_S)
+            signal.signal(number, _ignore)
+        if process is not None:
+            _end(process)
+        descendants.end(GRACE_S)  # of a keeper that was killed
         shutil.rmtree(folder / "ray" if is_failed else folder, ignore_errors=True)
 
 
-def _start(plan: Plan, folder: Path) -> subprocess.Popen[bytes]:
-    config = folder / "ray_config.yaml"
-    write_yaml(config, plan.document)
-    command = [str(Path(sys.executable).with_name("serve")), "run", str(config)]
-    with (folder / "serve.log").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            env=_environment(folder),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C is for this process alone
-        )
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for listening on the loopback only
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_ID"):  # another Ray's
-        environment.pop(name, None)
-    return environment
-
-
-def _wait_until_healthy(
-    plan: Plan, process: subprocess.Popen[bytes], log: Path, descendants: Descendants
-) -> None:
-    print(f"starting; log: {log}", file=sys.stderr)
-    while not _is_healthy(plan.url):
-        descendants.note()
-        text = log.read_text(errors="replace")
-        if process.poll() is not None or any(word in text for word in _FAILURES):
-            raise PreflightError(f"the application did not start: {_reason(text)}; see {log}")
-        time.sleep(0.5)
-
-
-def _reason(log: str) -> str:
-    """The line that says most: a refused model, else the last that speaks of an error."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    refused = [line for line in lines if "ModelRefusedError: " in line]
-    if refused:
-        return refused[-1].split("ModelRefusedError: ", 1)[1]
-    errors = [line for line in lines if "Error" in line]
-    return (errors or lines or ["Ray said nothing"])[-1]
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with _DIRECT.open(f"{url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, http.client.HTTPException):
-        return False
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    with suppress(subprocess.TimeoutExpired, BrokenPipeError):  # which is one that has ended
+        keeper.communicate(b".", 3 * GRACE_S)
 
 
 def _greet(plan: Plan, folder: Path) -> None:

@@ -14,7 +14,7 @@ from deployments.engine_thread import EngineThread
 from deployments.latencies import Latencies, Stopwatch
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
-from deployments.selectors import build_selectors
+from deployments.selectors import Selectors
 from deployments.target_counters import TargetCounters
 from engine.config import DrafterConfig, TargetConfig
 from engine.errors import CapacityError, InvalidRequestError
@@ -43,7 +43,9 @@ class Target:
         )
         self._latencies = Latencies()
         self._settings = TargetSettings()
-        self._engine.use_selectors(*build_selectors(self._settings))
+        longest = {drafter.name: drafter.max_draft_length for drafter in drafters}
+        self._selectors = Selectors(longest, self._engine.costs)
+        self._engine.use_selectors(*self._selectors.build(self._settings))
         self._thread = EngineThread(self._engine)
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
@@ -51,7 +53,7 @@ class Target:
         settings = TargetSettings.model_validate(user_config)
         for path, drafter in settings.unknown_drafters(self._config):
             raise ValueError(f"{path}: {drafter!r} is no configured drafter")
-        default, named = build_selectors(settings)
+        default, named = self._selectors.build(settings)
         await self._thread.run(lambda: self._engine.use_selectors(default, named))
         self._settings = settings
 

@@ -5,6 +5,10 @@ keys and values into the cache, then attends per tile: a tile is a few query tok
 with all of its keys. In `fast` form a tile is a sequence and tiles are padded to the longest; in
 `invariant` form a tile is exactly 16 queries and keys come in multiples of 512 (the length of the
 inner loop of torch's CPU kernel), so that every product has one shape and every row its own bits.
+
+Keys that a query must not see are hidden by an additive mask. That hides every number, but not a
+NaN or infinity, which a block may hold from its former user: 0 x NaN is NaN. A forward that ends in
+a NaN is therefore repeated with care, the hidden keys and values being 0.
 """
 
 from __future__ import annotations
@@ -106,15 +110,18 @@ class _Tiles:
         return self._masks[window]
 
     def attend(
-        self, q: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None
+        self, q: Tensor, sides: tuple[Tensor, ...], scale: float, window: int | None, careful: bool
     ) -> Tensor:
-        """q [tokens, heads, dim], cache layers -> [real rows, heads, value dim]."""
+        """q [tokens, heads, dim], keys and values of a layer -> [real rows, heads, value dim]."""
         tiles = q.index_select(0, self.query).view(-1, self.rows, *q.shape[1:]).transpose(1, 2)
-        k, v = (self._gather(side) for side in (keys, values))
+        k, v = (self._gather(side) for side in sides)
         mask = self.mask(window, q)
-        out = functional.scaled_dot_product_attention(
-            tiles, k, v, attn_mask=mask, scale=scale, enable_gqa=True
-        )
+        out = _attention(tiles, k, v, mask, scale)
+        if careful:
+            harmful = _harmful(k, v, mask)
+            k, v = (side.masked_fill(harmful[:, None, :, None], 0.0) for side in (k, v))
+            sees_one = ((mask == 0.0) & harmful[:, None, None, :]).any(-1, keepdim=True)
+            out = torch.where(sees_one, out, _attention(tiles, k, v, mask, scale))
         return out.transpose(1, 2).flatten(0, 1).index_select(0, self.keep)
 
     def _gather(self, side: Tensor) -> Tensor:
@@ -122,6 +129,18 @@ class _Tiles:
         found = side.index_select(0, self.blocks)
         found = found.view(self.num_spans, -1, *side.shape[2:])[:, : self.num_keys].transpose(1, 2)
         return found.expand(self.num_tiles, -1, -1, -1)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
+    )
+
+
+def _harmful(k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Keys that no query of a tile sees, and those that are not finite: [tiles, num_keys]."""
+    finite = k.isfinite().all(-1).all(1) & v.isfinite().all(-1).all(1)
+    return ~finite | (mask != 0.0).all(2)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +163,15 @@ def _form_of(numerics: Numerics, block_size: int) -> _Form:
 
 
 class AttentionBatch:
-    """What the attention of one forward needs to know; handed through the model as a keyword."""
+    """What the attention of one forward needs to know; handed through the model as a keyword.
+
+    `careful` computes with hidden keys and values of 0, at twice the cost and to the same bits.
+    """
 
     def __init__(self, spans: Sequence[Span], cache: KVCache, numerics: Numerics) -> None:
         self.cache = cache
+        self.careful = False
+        self._has_nan: Tensor | None = None
         device = cache.layers[0][0].device
         self.slots = torch.cat([cache.slots(span) for span in spans]).to(device)
         form = _form_of(numerics, cache.block_size)
@@ -163,6 +187,11 @@ class AttentionBatch:
         order = torch.cat([torch.arange(offsets[i], offsets[i] + spans[i].num_new)
                            for group in groups for i in group])  # fmt: skip
         self._restore = order.argsort().to(device) if len(groups) > 1 else None
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether a token came to be NaN: it still is in the last layer, wherever it began."""
+        return self._has_nan is not None and bool(self._has_nan)
 
     def attend(
         self,
@@ -182,8 +211,11 @@ class AttentionBatch:
         packed, k, v = (side[0, :, :num_tokens].transpose(0, 1) for side in (q, k, v))
         keys.view(-1, *keys.shape[2:]).index_copy_(0, self.slots, k)
         values.view(-1, *values.shape[2:]).index_copy_(0, self.slots, v)
-        parts = [tiles.attend(packed, keys, values, scale, window) for tiles in self._tiles]
+        sides, careful = (keys, values), self.careful
+        parts = [tiles.attend(packed, sides, scale, window, careful) for tiles in self._tiles]
         out = parts[0] if self._restore is None else torch.cat(parts)[self._restore]
+        if layer == len(self.cache.layers) - 1:
+            self._has_nan = out.sum().isnan()
         num_padding = q.shape[2] - num_tokens
         return functional.pad(out, (0, 0, 0, 0, 0, num_padding))[None] if num_padding else out[None]
 

@@ -17,10 +17,11 @@ from engine.errors import ModelRefusedError
 from engine.model_files import resolve_model
 from engine.models import build_runner, load_model
 from engine.text import Text
+from engine.warm_up import measure_steps
 
 
 def build_engine(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
-    """Loads everything; raises ModelRefusedError for what cannot be served."""
+    """Loads and measures everything; raises ModelRefusedError for what cannot be served."""
     if target.num_threads is not None:
         torch.set_num_threads(target.num_threads)
     folder = resolve_model(target.model)
@@ -33,7 +34,10 @@ def build_engine(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> Eng
             target.model, f"its tokenizer has {text.vocab_size} ids, its logits {runner.vocab_size}"
         )
     built = [build_drafter(drafter, target, runner.vocab_size) for drafter in drafters]
-    return Engine(runner, text, built, target, max_length)
+    engine = Engine(runner, text, built, target, max_length)
+    for step in measure_steps(runner, min(target.max_batch_tokens, max_length), target.block_size):
+        engine.costs.observe_step(step, num_draft_tokens=0)
+    return engine
 
 
 def longest_sequence(model: PreTrainedModel, target: TargetConfig) -> int:

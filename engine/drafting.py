@@ -1,110 +1,82 @@
-"""Gets the drafts of a round: asks the selector, asks the drafters, believes nothing unchecked."""
+"""The drafts of a round: contexts to the selectors, their decisions to the drafters."""
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from engine.drafters.drafter import Draft, Drafter, DraftRequest, ScoreRequest
+from engine.drafters.drafter import Draft, Drafter, DraftRequest
+from engine.feedback import Feedback
+from engine.guarded_drafter import GuardedDrafter
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
-from policies.selector import PLAIN, Context, Decision, Selector
+from policies.cost_model import CostModel, DraftTime
+from policies.selector import Context, Learner, Load, Selector
 
-_MAX_FAILURES = 3  # in a row, then the breaker opens
-_REST_ROUNDS = 1000  # rounds until an open breaker lets one draft through
-
-logger = logging.getLogger(__name__)
-
-
-class _PlainSelector:
-    def choose(self, contexts: Sequence[Context]) -> list[Decision]:
-        return [PLAIN] * len(contexts)
-
-
-class _Breaker:
-    """Masks a drafter that failed too often in a row, and tries it again after a rest."""
-
-    def __init__(self) -> None:
-        self.num_failures = 0
-        self._num_in_row = 0
-        self._closed_at = 0
-
-    def is_open(self, round_number: int) -> bool:
-        return self._num_in_row >= _MAX_FAILURES and round_number < self._closed_at
-
-    def note(self, failed: bool, round_number: int) -> None:
-        self._num_in_row = self._num_in_row + 1 if failed else 0
-        self.num_failures += failed
-        self._closed_at = round_number + _REST_ROUNDS
+Limits = Mapping[str, int]
+Offers = Mapping[str, Draft]
 
 
 class Drafting:
-    """The drafters of an engine and the selectors that choose among them."""
+    """The drafters of an engine, and the selectors that choose among them and learn."""
 
-    def __init__(self, drafters: Sequence[Drafter], vocab_size: int) -> None:
-        self._drafters = {drafter.name: drafter for drafter in drafters}
-        self._vocab_size = vocab_size
-        self._breakers = {name: _Breaker() for name in self._drafters}
-        self._round = 0
-        self._default: Selector = _PlainSelector()
+    def __init__(self, drafters: Sequence[Drafter], vocab_size: int, costs: CostModel) -> None:
+        self._drafters = {d.name: GuardedDrafter(d, vocab_size) for d in drafters}
+        self._costs = costs
+        self._feedback = Feedback(self._drafters, costs)
+        self._default: Selector | None = None
         self._named: Mapping[str, Selector] = {}
+        self._streaks: dict[str, tuple[str, int]] = {}
 
     @property
     def num_failures(self) -> dict[str, int]:
-        return {name: breaker.num_failures for name, breaker in self._breakers.items()}
+        return {name: drafter.num_failures for name, drafter in self._drafters.items()}
 
-    def use_selectors(self, default: Selector, named: Mapping[str, Selector]) -> None:
+    def use_selectors(self, default: Selector | None, named: Mapping[str, Selector]) -> None:
+        """Who chooses: `default`, or the one that a request names. Without a default, nobody."""
         self._default, self._named = default, named
 
-    def draft(self, steps: Sequence[Step]) -> list[tuple[Step, str, tuple[int, ...]]]:
-        """(step, drafter, tokens) for the decoding steps that get a draft this round."""
-        self._round += 1
-        steps = [step for step in steps if step.num_new == 1 == step.sequence.num_pending]
+    def draft(self, steps: Sequence[Step], load: Load) -> list[tuple[Step, tuple[int, ...]]]:
+        """Decides for every decoding step; gives those that get a draft this round, and drafts."""
+        for drafter in self._drafters.values():
+            drafter.pass_round()
+        if self._default is None:
+            return []
+        steps = [step for step in steps if step.decodes]
         limits = [self._limits(step.sequence) for step in steps]
         if not any(limits):
             return []
         offers = self._free_offers(steps, limits)
-        decisions = self._decide(steps, limits, offers)
+        self._decide(self._default, steps, limits, offers, load)
         asked: dict[str, list[int]] = defaultdict(list)
-        chosen = []
-        for i, decision in enumerate(decisions):
-            if decision.drafter is None or decision.draft_length <= 0:
+        drafts = []
+        for i, step in enumerate(steps):
+            name, length = step.decision.drafter, step.decision.draft_length
+            if name is None or length <= 0:
                 continue
-            offer = offers[i].get(decision.drafter)
-            if offer is not None:
-                tokens = offer.tokens[: decision.draft_length]
-                chosen.append((steps[i], decision.drafter, tokens))
-            elif decision.drafter in limits[i]:
-                asked[decision.drafter].append(i)
+            if name in offers[i]:
+                drafts.append((step, offers[i][name].tokens[:length]))
+            elif name in limits[i]:
+                asked[name].append(i)
         for name, indices in asked.items():
-            lengths = [min(decisions[i].draft_length, limits[i][name]) for i in indices]
-            drafts = self._ask(name, [steps[i] for i in indices], lengths)
-            chosen += [(steps[i], name, d.tokens) for i, d in zip(indices, drafts, strict=True)]
-        return [(step, name, tokens) for step, name, tokens in chosen if tokens]
+            lengths = [min(steps[i].decision.draft_length, limits[i][name]) for i in indices]
+            answers = self._ask(name, [steps[i] for i in indices], lengths)
+            drafts += [(steps[i], d.tokens) for i, d in zip(indices, answers, strict=True)]
+        return [(step, tokens) for step, tokens in drafts if tokens]
 
-    def finish(self, sequence: LiveSequence) -> None:
-        """Tells the drafters that a sequence has ended; free ones may learn from it."""
-        request = ScoreRequest(
-            sequence.id,
-            sequence.request.tenant,
-            sequence.tokens,
-            sequence.num_prompt_tokens,
-            sequence.request.sampling,
-            finished=True,
-        )
-        for name, drafter in self._drafters.items():
-            try:
-                try:
-                    if drafter.is_free and sequence.num_generated and self._may_use(name, sequence):
-                        drafter.score([request])
-                finally:
-                    drafter.forget([sequence.id])
-            except Exception:
-                logger.exception("drafter %s failed at the end of a sequence", name)
-                self._breakers[name].note(True, self._round)
+    def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
+        """What became of a decoding step's draft. `is_cut`: the sequence ended inside of it."""
+        self._feedback.note(step, num_accepted, is_cut)
+        self._note_streak(step, num_accepted)
 
-    def _limits(self, sequence: LiveSequence) -> dict[str, int]:
+    def conclude(self, going_on: Sequence[LiveSequence], ended: Sequence[LiveSequence]) -> None:
+        """The end of a round: the selectors learn, and what has `ended` is forgotten."""
+        self._feedback.conclude(going_on, ended)
+        for sequence in ended:
+            self._streaks.pop(sequence.id, None)
+
+    def _limits(self, sequence: LiveSequence) -> Limits:
         """The longest draft each drafter may give this sequence now; masked ones are absent."""
         options = sequence.request.speculation
         longest = sequence.max_useful_draft
@@ -115,92 +87,94 @@ class Drafting:
         return {
             name: min(longest, drafter.max_draft_length)
             for name, drafter in self._drafters.items()
-            if self._may_use(name, sequence) and not self._breakers[name].is_open(self._round)
+            if sequence.may_use(name) and not drafter.is_masked
         }
 
-    @staticmethod
-    def _may_use(name: str, sequence: LiveSequence) -> bool:
-        allowed = sequence.request.speculation.drafters
-        return allowed is None or name in allowed
-
-    def _free_offers(
-        self, steps: Sequence[Step], limits: Sequence[Mapping[str, int]]
-    ) -> list[dict[str, Draft]]:
+    def _free_offers(self, steps: Sequence[Step], limits: Sequence[Limits]) -> list[Offers]:
         offers: list[dict[str, Draft]] = [{} for _ in steps]
         for name, drafter in self._drafters.items():
             indices = [i for i, limit in enumerate(limits) if name in limit]
             if not drafter.is_free or not indices:
                 continue
             lengths = [limits[i][name] for i in indices]
-            drafts = self._ask(name, [steps[i] for i in indices], lengths)
-            for i, draft in zip(indices, drafts, strict=True):
+            requests = _requests([steps[i] for i in indices], lengths)
+            for i, draft in zip(indices, drafter.draft(requests), strict=True):
                 offers[i][name] = draft
-        return offers
+        return list(offers)
 
     def _decide(
         self,
+        default: Selector,
         steps: Sequence[Step],
-        limits: Sequence[Mapping[str, int]],
-        offers: Sequence[Mapping[str, Draft]],
-    ) -> list[Decision]:
+        limits: Sequence[Limits],
+        offers: Sequence[Offers],
+        load: Load,
+    ) -> None:
         by_selector: dict[str | None, list[int]] = defaultdict(list)
         for i, step in enumerate(steps):
             by_selector[step.sequence.request.speculation.selector].append(i)
-        decisions = [PLAIN] * len(steps)
         for name, indices in by_selector.items():
-            selector = self._named.get(name, self._default) if name else self._default
-            contexts = [self._context(steps[i].sequence, limits[i], offers[i]) for i in indices]
+            selector = self._named.get(name, default) if name else default
+            contexts = [
+                self._context(steps[i].sequence, limits[i], offers[i], load) for i in indices
+            ]
+            learner = selector if isinstance(selector, Learner) else None
             for i, decision in zip(indices, selector.choose(contexts), strict=True):
-                decisions[i] = decision
-        return decisions
+                steps[i].decision = decision
+                if learner is not None:
+                    self._feedback.expect(steps[i].sequence, learner, decision)
 
     def _context(
-        self, sequence: LiveSequence, limits: Mapping[str, int], offers: Mapping[str, Draft]
+        self, sequence: LiveSequence, limits: Limits, offers: Offers, load: Load
     ) -> Context:
         lengths = {
             name: len(offers[name].tokens) if name in offers else limit
             for name, limit in limits.items()
         }
+        streaks = {name: draft.streak for name, draft in offers.items()}
+        if sequence.id in self._streaks:
+            name, streak = self._streaks[sequence.id]
+            streaks[name] = streak
         return Context(
             sequence.id,
             sequence.request.tenant,
             {name: length for name, length in lengths.items() if length},
             {name: draft.match_length for name, draft in offers.items()},
+            streaks,
+            load,
         )
+
+    def _note_streak(self, step: Step, num_accepted: int) -> None:
+        """A drafter that is not free is known to have predicted what it drafted, if it did."""
+        known = self._streaks.pop(step.sequence.id, None)
+        if step.drafter is None or self._drafters[step.drafter].is_free:
+            return
+        before = known[1] if known is not None and known[0] == step.drafter else 0
+        streak = before + num_accepted if num_accepted == len(step.draft) else 0
+        self._streaks[step.sequence.id] = (step.drafter, streak)
 
     def _ask(self, name: str, steps: Sequence[Step], lengths: Sequence[int]) -> list[Draft]:
-        """Drafts of one drafter; whatever is wrong with one, it becomes "no offer"."""
-        requests = [
-            DraftRequest(
-                step.sequence.id,
-                step.sequence.request.tenant,
-                step.sequence.tokens,
-                step.sequence.num_prompt_tokens,
-                step.sequence.request.sampling,
-                length,
-            )
-            for step, length in zip(steps, lengths, strict=True)
-        ]
-        none = [Draft(len(request.tokens)) for request in requests]
-        try:
-            drafts = self._drafters[name].draft(requests)
-            complete = len(drafts) == len(requests)
-        except Exception:
-            logger.exception("drafter %s failed", name)
-            complete = False
-        if not complete:
-            self._breakers[name].note(True, self._round)
-            return none
-        valid = [self._is_valid(d, r) for d, r in zip(drafts, requests, strict=True)]
-        self._breakers[name].note(not all(valid), self._round)
-        return [d if ok else n for d, ok, n in zip(drafts, valid, none, strict=True)]
+        """Drafts that cost time, which is measured."""
+        requests = _requests(steps, lengths)
+        started = time.perf_counter()
+        drafts = self._drafters[name].draft(requests)
+        seconds = time.perf_counter() - started
+        num_tokens = sum(len(draft.tokens) for draft in drafts)
+        if num_tokens:
+            longest = max(len(draft.tokens) for draft in drafts)
+            self._costs.observe_draft(DraftTime(name, len(steps), longest, num_tokens, seconds))
+        return drafts
 
-    def _is_valid(self, draft: Draft, request: DraftRequest) -> bool:
-        return (
-            isinstance(draft, Draft)
-            and isinstance(draft.tokens, tuple)
-            and type(draft.match_length) is int
-            and draft.base_length == len(request.tokens)
-            and len(draft.tokens) <= request.draft_length
-            and all(type(t) is int and 0 <= t < self._vocab_size for t in draft.tokens)
+
+def _requests(steps: Sequence[Step], lengths: Sequence[int]) -> list[DraftRequest]:
+    return [
+        DraftRequest(
+            step.sequence.id,
+            step.sequence.request.tenant,
+            step.sequence.tokens,
+            step.sequence.num_prompt_tokens,
+            step.sequence.request.sampling,
+            length,
         )
+        for step, length in zip(steps, lengths, strict=True)
+    ]

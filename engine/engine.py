@@ -6,6 +6,7 @@ not on the batch, the drafters, preemption or the prefix cache.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -23,7 +24,9 @@ from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence as LiveSequence
 from engine.usage import Usage
 from engine.verification import verify
-from policies.selector import Selector
+from policies.cost_model import CostModel
+from policies.selector import Load, Selector
+from policies.step_curve import StepTime
 
 
 class EngineText(Protocol):
@@ -35,7 +38,10 @@ class EngineText(Protocol):
 
 
 class Engine:
-    """Decodes live requests. Not thread-safe: one thread calls everything."""
+    """Decodes live requests. Not thread-safe: one thread calls everything.
+
+    `costs` has what steps and drafts were measured to take, for selectors that price them.
+    """
 
     def __init__(
         self,
@@ -57,7 +63,8 @@ class Engine:
         )  # fmt: skip
         self._max_batch_tokens = config.max_batch_tokens
         self._max_queue_length = config.max_queue_length
-        self._drafting = Drafting(drafters, runner.vocab_size)
+        self.costs = CostModel()
+        self._drafting = Drafting(drafters, runner.vocab_size, self.costs)
         self._live: dict[str, LiveSequence] = {}
         self._usage = Usage()
         self._num_prompt_tokens = self._num_cached_tokens = self._num_finished = 0
@@ -66,8 +73,11 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._live)
 
-    def use_selectors(self, default: Selector, named: Mapping[str, Selector]) -> None:
-        """Who chooses from the next round on: `default`, or the one that a request names."""
+    def use_selectors(self, default: Selector | None, named: Mapping[str, Selector]) -> None:
+        """Who chooses from the next round on: `default`, or the one that a request names.
+
+        Without a default everything is decoded plainly.
+        """
         self._drafting.use_selectors(default, named)
 
     def submit(self, request: GenerationRequest) -> None:
@@ -88,15 +98,24 @@ class Engine:
         sequence = self._live.get(sequence_id)
         if sequence is not None:
             self._leave(sequence)
+            self._drafting.conclude([], [sequence])
 
     def step(self) -> list[Emission]:
         """One round; emissions of the sequences that got tokens, possibly none."""
         steps = self._scheduler.plan()
-        self._draft(steps)
         if not steps:
             return []
+        load = _load_of(steps)
+        self._draft(steps, load)
+        started = time.perf_counter()
         logits = self._runner.extend([_extension_of(step) for step in steps])
-        return self._commit(steps, logits)
+        emissions = self._commit(steps, logits)
+        self._observe_step(steps, load, time.perf_counter() - started)
+        sequences = [step.sequence for step in steps]
+        ended = [sequence for sequence in sequences if sequence.finish_reason is not None]
+        going_on = [sequence for sequence in sequences if sequence.finish_reason is None]
+        self._drafting.conclude(going_on, ended)
+        return emissions
 
     def counters(self) -> EngineCounters:
         return EngineCounters(
@@ -137,13 +156,18 @@ class Engine:
         if len(self._scheduler.waiting) >= self._max_queue_length:
             raise CapacityError("places in the queue", 1, 0)
 
-    def _draft(self, steps: Sequence[Step]) -> None:
+    def _draft(self, steps: Sequence[Step], load: Load) -> None:
         budget = self._max_batch_tokens
-        for step, drafter, tokens in self._drafting.draft(steps):
+        for step, tokens in self._drafting.draft(steps, load):
             room = self._scheduler.room_for_draft(step.sequence, min(len(tokens), budget))
-            if room:
-                step.draft, step.drafter = tokens[:room], drafter
-                budget -= room
+            step.draft = tokens[:room]
+            budget -= room
+
+    def _observe_step(self, steps: Sequence[Step], load: Load, seconds: float) -> None:
+        num_draft_tokens = sum(len(step.draft) for step in steps)
+        num_tokens = load.num_tokens + num_draft_tokens
+        step_time = StepTime(num_tokens, load.num_sequences, load.num_kv_entries, seconds)
+        self.costs.observe_step(step_time, num_draft_tokens)
 
     def _commit(self, steps: Sequence[Step], logits: Logits) -> list[Emission]:
         emissions, first_row = [], 0
@@ -179,6 +203,9 @@ class Engine:
         num_kept = len(sequence.tokens) - base
         sequence.num_computed = len(sequence.tokens) - 1
         num_accepted = min(len(emitted) - 1, num_kept)
+        if step.decodes:
+            is_cut = num_kept < len(emitted) and num_accepted < len(step.draft)
+            self._drafting.note(step, num_accepted, is_cut)
         for usage in (sequence.usage, self._usage):
             usage.add(step.drafter, len(step.draft), num_accepted, num_kept)
         self._scheduler.trim(sequence)
@@ -219,8 +246,15 @@ class Engine:
     def _leave(self, sequence: LiveSequence) -> None:
         del self._live[sequence.id]
         self._scheduler.remove(sequence)
-        self._drafting.finish(sequence)
         self._num_finished += 1
+
+
+def _load_of(steps: Sequence[Step]) -> Load:
+    return Load(
+        num_sequences=sum(step.decodes for step in steps),
+        num_tokens=sum(step.num_new for step in steps),
+        num_kv_entries=sum(step.sequence.num_computed + step.num_new for step in steps),
+    )
 
 
 def _extension_of(step: Step) -> Extension:

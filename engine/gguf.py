@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import ModelRefusedError
+from engine.staged_folder import staged_folder
 
 _SPARE = 1.2  # share of the output's size that must be free on the disk
 
@@ -18,25 +17,35 @@ _SPARE = 1.2  # share of the output's size that must be free on the disk
 def convert_gguf(gguf: Path, output: Path) -> None:
     """Writes config, tokenizer and float32 weights of `gguf` to `output`, all or nothing.
 
-    Shows transformers' progress bar; raises ModelRefusedError for a damaged file or a full disk.
+    Shows transformers' progress bar. Raises ModelRefusedError for a damaged file, a full disk or a
+    folder that cannot be written.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists():
+        raise ModelRefusedError(gguf.name, f"{output} is there already; delete it to convert again")
+    try:
+        with staged_folder(output) as folder:
+            _refuse_full_disk(gguf, folder)
+            try:
+                _write(gguf, folder)
+            except Exception as error:  # whatever a damaged file makes the loader raise
+                raise _refused(gguf, error) from error
+    except OSError as error:
+        raise _refused(gguf, error) from error
+
+
+def _refused(gguf: Path, error: Exception) -> ModelRefusedError:
+    reason = str(error).strip().split("\n", 1)[0]
+    return ModelRefusedError(str(gguf), f"cannot be converted: {reason}")
+
+
+def _refuse_full_disk(gguf: Path, folder: Path) -> None:
     needed = int(gguf.stat().st_size * 8 * _SPARE)  # 4-bit weights become 32-bit
-    free = shutil.disk_usage(output.parent).free
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise ModelRefusedError(
             gguf.name,
-            f"{needed >> 20} MiB of disk needed in {output.parent}, {free >> 20} MiB free",
+            f"{needed >> 20} MiB of disk needed in {folder.parent}, {free >> 20} MiB free",
         )
-    with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
-        try:
-            _write(gguf, Path(temporary))
-        except Exception as error:  # whatever a damaged file makes the loader raise
-            reason = str(error).strip().split("\n", 1)[0]
-            raise ModelRefusedError(str(gguf), f"cannot be converted: {reason}") from error
-        if not output.exists():
-            os.rename(temporary, output)
-            os.mkdir(temporary)  # for the context manager to remove
 
 
 def _write(gguf: Path, folder: Path) -> None:

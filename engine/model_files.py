@@ -48,12 +48,16 @@ def converted_dir(gguf: Path) -> Path:
     return cache_dir() / f"{gguf.stem}-{digest[:16]}"
 
 
+def is_converted(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
 def resolve_model(name: str) -> Path:
     """The local folder of `name`; raises ModelRefusedError, saying what to do."""
     gguf = gguf_of(name)
     if gguf is not None:
         folder = converted_dir(gguf)
-        if not (folder / "config.json").is_file():
+        if not is_converted(folder):
             raise ModelRefusedError(name, f"not converted yet: run python -m engine.prepare {name}")
         return folder
     if Path(name).is_dir():

@@ -29,6 +29,8 @@ class SamplingParams:
     `temperature` 0 is greedy. `top_k` 0 keeps all tokens. Penalties follow OpenAI (presence and
     frequency: generated tokens only) and Hugging Face (repetition: prompt and generated tokens).
     `logprobs` is the number of alternatives reported beside each token; None reports nothing.
+    `masked_ids` (EOS and stop tokens) cannot be drawn before `min_tokens` tokens were; the engine
+    fills them in, so that a drafter draws as the target does.
     """
 
     temperature: float = 1.0
@@ -42,6 +44,7 @@ class SamplingParams:
     min_tokens: int = 0
     seed: int = 0
     logprobs: int | None = None
+    masked_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0.0, 2.0)

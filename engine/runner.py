@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -79,11 +80,17 @@ class ModelRunner:
             wanted.extend(range(total - e.num_logits, total))
         device = self._model.device
         padding = [0] * (self._min_tokens - total)
-        output = self._model(
+        batch = AttentionBatch(spans, self._cache, self._numerics)
+        forward = partial(
+            self._model,
             input_ids=torch.tensor([tokens + padding], device=device),
             position_ids=torch.tensor([positions + padding], device=device),
             use_cache=False,
             logits_to_keep=torch.tensor(wanted, dtype=torch.long, device=device),
-            batch=AttentionBatch(spans, self._cache, self._numerics),
+            batch=batch,
         )
+        output = forward()
+        if batch.has_nan:  # its own, or of a key that it should not have seen
+            batch.careful = True
+            output = forward()
         return Logits(output.logits[0])

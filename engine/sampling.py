@@ -36,15 +36,13 @@ _REACHES = (
 class TokenSampler:
     """Sampling state of one sequence: its parameters and the tokens its penalties have seen.
 
-    `masked_ids` (EOS and stop tokens) cannot be drawn before `min_tokens` tokens were pushed.
+    `min_tokens` counts the tokens that were pushed.
     """
 
-    def __init__(
-        self, params: SamplingParams, prompt: Sequence[int], masked_ids: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
         self.params = params
         self._num_pushed = 0
-        self._masked = np.asarray(masked_ids if params.min_tokens else (), dtype=np.intp)
+        self._masked = np.asarray(params.masked_ids if params.min_tokens else (), dtype=np.intp)
         self._counts: Counter[int] = Counter()
         self._counts_tokens = bool(params.presence_penalty or params.frequency_penalty)
         self._repeats = params.repetition_penalty != 1.0

@@ -13,16 +13,29 @@ from dataclasses import dataclass
 
 from engine.block_pool import BlockPool
 from engine.sequence import Sequence
+from policies.selector import PLAIN, Decision
 
 
 @dataclass(slots=True)
 class Step:
-    """One sequence's part of a forward: its next `num_new` verified tokens, then `draft`."""
+    """One sequence's part of a forward: its next `num_new` verified tokens, then `draft`.
+
+    `decision` is the selector's; the draft may have come out shorter, or not at all.
+    """
 
     sequence: Sequence
     num_new: int
+    decision: Decision = PLAIN
     draft: tuple[int, ...] = ()
-    drafter: str | None = None
+
+    @property
+    def drafter(self) -> str | None:
+        return self.decision.drafter if self.draft else None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it continues an answer, so that a draft may follow."""
+        return self.num_new == 1 == self.sequence.num_pending
 
     @property
     def emits(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 from engine.answer_text import AnswerText
 from engine.block_pool import chain_hash, salt_of
@@ -22,12 +23,13 @@ class Sequence:
     def __init__(
         self, request: GenerationRequest, text: AnswerText, end_ids: Items[int], max_length: int
     ) -> None:
-        self.request = request
+        masked_ids = tuple(sorted(set(end_ids)))
+        self.request = replace(request, sampling=replace(request.sampling, masked_ids=masked_ids))
         self.id = request.sequence_id
         self.tokens = list(request.prompt_ids)
         self.num_prompt_tokens = len(self.tokens)
         self.end_ids = frozenset(end_ids)
-        self.sampler = TokenSampler(request.sampling, self.tokens, tuple(sorted(self.end_ids)))
+        self.sampler = TokenSampler(self.request.sampling, self.tokens)
         self.text = text
         self.usage = Usage()
         self.block_table: list[int] = []
@@ -49,6 +51,11 @@ class Sequence:
     def max_useful_draft(self) -> int:
         """Longest draft that can be accepted: the bonus token follows it."""
         return max(0, self._max_tokens - self.num_generated - 1)
+
+    def may_use(self, drafter: str) -> bool:
+        """Whether the request allows this drafter."""
+        allowed = self.request.speculation.drafters
+        return allowed is None or drafter in allowed
 
     def append(self, token: int) -> None:
         """Adds a verified token, and finishes the sequence if it ends there."""

@@ -54,10 +54,6 @@ class Text:
         """One more than the highest id that the tokenizer knows."""
         return len(self._token_bytes)
 
-    @property
-    def has_chat_template(self) -> bool:
-        return self._chat_template is not None
-
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids

@@ -14,6 +14,15 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+USUAL_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+
+
+def draft_lengths_up_to(longest: int, wanted: Sequence[int] = USUAL_LENGTHS) -> tuple[int, ...]:
+    """`wanted`, those beyond `longest` cut to it; the usual ones always reach it."""
+    lengths = wanted if wanted is not USUAL_LENGTHS else (*wanted, longest)
+    return tuple(sorted({min(length, longest) for length in lengths}))
+
+
 class Arms:
     """Drafter 0 and arm 0 are "none", of length 0; then each drafter's lengths, ascending.
 

@@ -15,6 +15,8 @@ from policies.step_curve import StepCurve, StepTime
 _KEPT_CALLS = 128
 _REFIT_EVERY = 16  # measured calls
 _KEPT_DRAFTS = 0.98  # of the mean number of draft tokens in a step, with every step
+_REPRICE_EVERY = 16  # measured evaluations
+_KEPT_EVALUATIONS = 0.95  # of what is known of scoring, with every call
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,17 @@ class _CallCost:
         self._num_unfitted = 0
         self._weights: Floats = np.zeros(3)
 
-    def observe(self, call: DraftTime) -> None:
+    def observe(self, call: DraftTime) -> bool:
+        """Whether the price is another now."""
         self._calls.append(call)
         self._num_unfitted += 1
-        if self._num_unfitted >= _REFIT_EVERY or len(self._calls) < _REFIT_EVERY:
-            self._num_unfitted = 0
-            features = [(1, c.draft_length, c.num_tokens) for c in self._calls]
-            seconds = np.array([c.seconds for c in self._calls])
-            self._weights = fit_linear(np.array(features, np.float64), seconds)
+        if self._num_unfitted < _REFIT_EVERY <= len(self._calls):
+            return False
+        self._num_unfitted = 0
+        features = [(1, c.draft_length, c.num_tokens) for c in self._calls]
+        seconds = np.array([c.seconds for c in self._calls])
+        self._weights = fit_linear(np.array(features, np.float64), seconds)
+        return True
 
     def seconds(self, lengths: Floats, num_sequences: int) -> Floats:
         """One sequence's part of a call that all sequences share, by its draft length."""
@@ -53,53 +58,131 @@ class _CallCost:
         return np.asarray(np.where(lengths > 0, shared + per_token * lengths, 0.0))
 
 
+class _EvaluationCost:
+    """Mean seconds of scoring one position, fading."""
+
+    def __init__(self) -> None:
+        self._num_positions = self._seconds = 0.0
+
+    def observe(self, num_positions: int, seconds: float) -> None:
+        self._num_positions = _KEPT_EVALUATIONS * self._num_positions + num_positions
+        self._seconds = _KEPT_EVALUATIONS * self._seconds + seconds
+
+    @property
+    def mean_s(self) -> float:
+        return self._seconds / self._num_positions
+
+
 class CostModel:
-    """`Prices` learnt from steps and drafters' calls. Until a step is measured all arms are free.
+    """What was measured: target steps, drafters' calls, evaluations. Knows no arms.
 
     A draft of k adds T(n + k) - T(n) to the step, where n is what the step holds anyway: the
     load's tokens and the drafts that the other sequences bring as a rule.
     """
 
-    def __init__(self, arms: Arms) -> None:
-        self._arms = arms
+    def __init__(self) -> None:
         self._curve = StepCurve()
         self._calls: dict[str, _CallCost] = {}
+        self._evaluations: dict[str, _EvaluationCost] = {}
         self._drafts_per_sequence = 0.0
-
-    def use_arms(self, arms: Arms) -> None:
-        """Prices these from now on; drafters that stay keep their times."""
-        self._arms = arms
+        self._num_evaluations = 0
+        self._version = 0
 
     def observe_step(self, step: StepTime, num_draft_tokens: int) -> None:
-        self._curve.observe(step)
+        self._version += self._curve.observe(step)
         mean = num_draft_tokens / max(step.num_sequences, 1)
         self._drafts_per_sequence += (1 - _KEPT_DRAFTS) * (mean - self._drafts_per_sequence)
 
     def observe_draft(self, call: DraftTime) -> None:
-        self._calls.setdefault(call.drafter, _CallCost()).observe(call)
+        self._version += self._calls.setdefault(call.drafter, _CallCost()).observe(call)
+
+    def observe_evaluation(self, drafter: str, num_positions: int, seconds: float) -> None:
+        """One call that scored `drafter` at `num_positions` positions, of any sequences."""
+        if num_positions:
+            cost = self._evaluations.setdefault(drafter, _EvaluationCost())
+            cost.observe(num_positions, seconds)
+            self._num_evaluations += 1
+            self._version += self._num_evaluations % _REPRICE_EVERY == 1
+
+    @property
+    def version(self) -> int:
+        """Changes when prices do."""
+        return self._version
+
+    def plain_seconds(self, load: Load) -> float:
+        """A sequence's share of a step without drafts; 1 until a step was measured."""
+        if not self._curve.is_fitted:
+            return 1.0
+        num_tokens = np.array([float(load.num_tokens)])
+        step = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
+        return float(step[0] / load.num_sequences)
+
+    def added_seconds(self, lengths: Floats, load: Load) -> Floats:
+        """What drafts of these lengths add to the step; nothing until one was measured."""
+        if not self._curve.is_fitted:
+            return np.zeros(len(lengths))
+        others = load.num_tokens + self._drafts_per_sequence * (load.num_sequences - 1)
+        num_tokens = np.concatenate([[others], others + lengths])
+        steps = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
+        return np.asarray(steps[1:] - steps[0])
+
+    def draft_seconds(self, drafter: str | None, lengths: Floats, num_sequences: int) -> Floats:
+        """One sequence's part of drafting this many tokens; 0 while nothing was measured."""
+        call = self._calls.get(drafter) if drafter else None
+        return call.seconds(lengths, num_sequences) if call else np.zeros(len(lengths))
+
+    def evaluation_seconds(self, drafter: str | None, length: int, num_sequences: int) -> float:
+        """Of scoring at one position; until that was measured, of drafting to full length there."""
+        cost = self._evaluations.get(drafter) if drafter else None
+        if cost is not None:
+            return cost.mean_s
+        return float(self.draft_seconds(drafter, np.array([float(length)]), num_sequences)[0])
+
+
+class ArmPrices:
+    """`Prices` of these arms as measured so far; until a step is, no arm costs more than none.
+
+    What a draft adds is worked out once for each load and version of the costs.
+    """
+
+    def __init__(self, costs: CostModel, arms: Arms) -> None:
+        self._costs = costs
+        self._arms = arms
+        self._lengths = np.arange(arms.max_length + 1, dtype=np.float64)
+        self._version = -1
+        self._added: dict[tuple[int, int], Floats] = {}
+        self._evaluation: dict[int, Floats] = {}
 
     def seconds(self, load: Load) -> Floats:
-        lengths = np.arange(self._arms.max_length + 1, dtype=np.float64)
-        table = np.zeros((len(self._arms.names), len(lengths)))
-        if not self._curve.is_fitted:
-            return table + 1.0
-        sequences, kv = load.num_sequences, load.num_kv_entries
-        others = load.num_tokens + self._drafts_per_sequence * (sequences - 1)
-        steps = self._curve.seconds(others + lengths, sequences, kv)
-        plain = self._curve.seconds(np.array([float(load.num_tokens)]), sequences, kv)[0]
-        table += plain / sequences + steps - steps[0]
-        return table + self._draft_seconds(load)
+        self._drop_old()
+        key = (load.num_sequences, load.num_tokens)
+        if key not in self._added:
+            self._added[key] = self._added_seconds(load)
+        return self._costs.plain_seconds(load) + self._added[key]
 
     def evaluation_seconds(self, load: Load) -> Floats:
-        """A drafter is scored at a position by drafting there to its full length."""
-        return self._draft_seconds(load)[:, -1]
+        self._drop_old()
+        key = load.num_sequences
+        if key not in self._evaluation:
+            self._evaluation[key] = self._evaluation_seconds(load)
+        return self._evaluation[key]
 
-    def _draft_seconds(self, load: Load) -> Floats:
-        lengths = np.arange(self._arms.max_length + 1, dtype=np.float64)
-        rows = [
-            self._calls[name].seconds(lengths, load.num_sequences)
-            if name in self._calls
-            else np.zeros(len(lengths))
+    def _drop_old(self) -> None:
+        if self._version != self._costs.version:
+            self._version = self._costs.version
+            self._added.clear()
+            self._evaluation.clear()
+
+    def _added_seconds(self, load: Load) -> Floats:
+        drafting = [
+            self._costs.draft_seconds(name, self._lengths, load.num_sequences)
             for name in self._arms.names
         ]
-        return np.stack(rows)
+        return self._costs.added_seconds(self._lengths, load) + np.stack(drafting)
+
+    def _evaluation_seconds(self, load: Load) -> Floats:
+        length = self._arms.max_length
+        return np.array([
+            self._costs.evaluation_seconds(name, length, load.num_sequences)
+            for name in self._arms.names
+        ])  # fmt: skip

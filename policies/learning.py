@@ -107,11 +107,12 @@ class LearningSelector:
     def arms(self) -> Arms:
         return self._arms
 
-    def use_arms(self, arms: Arms) -> None:
+    def use_arms(self, arms: Arms, prices: Prices) -> None:
         """Adds and removes arms. Those that stay keep their sums.
 
-        Open decisions are let go; the prices must know the arms before.
+        Open decisions are let go. `prices` are those of the new arms.
         """
+        self._prices = prices
         places = arms.remap(self._arms)
         old = self._rows.sums
         sums = np.where(places >= 0, old[:, :, places], 0.0)

@@ -47,7 +47,8 @@ class StepCurve:
     def is_fitted(self) -> bool:
         return bool(self._steps)
 
-    def observe(self, step: StepTime) -> None:
+    def observe(self, step: StepTime) -> bool:
+        """Whether the curve is another now."""
         bucket = _bucket(step.num_tokens)
         steps = self._steps.setdefault(bucket, deque(maxlen=_KEPT_PER_BUCKET))
         is_new = not steps
@@ -55,8 +56,10 @@ class StepCurve:
         self._num_steps += 1
         self._last[bucket] = self._num_steps
         self._num_unfitted += 1
-        if is_new or self._num_unfitted >= _REFIT_EVERY:
-            self._refit()
+        if not is_new and self._num_unfitted < _REFIT_EVERY:
+            return False
+        self._refit()
+        return True
 
     def seconds(self, num_tokens: Floats, num_sequences: int, num_kv_entries: int) -> Floats:
         """Predicted, by number of tokens; needs at least one measured step."""

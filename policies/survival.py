@@ -36,7 +36,7 @@ class Survival:
 
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
-    evaluation_share: float = 0.02
+    evaluation_share: float = 0.05
     novelty: float = 100.0
     least_evaluation: float = 0.1
     correction_weight: float | None = 8.0
@@ -66,11 +66,12 @@ class SurvivalSelector:
     def arms(self) -> Arms:
         return self._arms
 
-    def use_arms(self, arms: Arms) -> None:
+    def use_arms(self, arms: Arms, prices: Prices) -> None:
         """Adds and removes arms. Drafters that stay keep their counts.
 
-        Open decisions are let go; the prices must know the arms before.
+        Open decisions are let go. `prices` are those of the new arms.
         """
+        self._prices = prices
         old_arms, old = self._arms, self.table
         self._set_arms(arms)
         depth = min(arms.max_length, old_arms.max_length)

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from policies.arms import Floats, Ints
 
+_STALE = 1.02
+
 
 @dataclass(frozen=True, slots=True)
 class Shrinkage:
     """How many observations the coarser estimate is worth at each level, and the last of them."""
 
     cell_weight: float = 32.0
-    drafter_weight: float = 8.0
+    drafter_weight: float = 32.0
     prior: float = 0.6
 
 
@@ -35,7 +37,9 @@ class SurvivalTable:
         self._shrinkage = shrinkage
         self.num_at_risk: NDArray[np.int64] = np.zeros(self._shape, np.int64)
         self.num_passed: NDArray[np.int64] = np.zeros(self._shape, np.int64)
-        self._expected: Floats | None = None
+        self._expected: Floats = np.zeros(0)
+        self._num_drafts = 0
+        self._num_expected_from = -1  # drafts that `_expected` has seen
 
     @property
     def num_bytes(self) -> int:
@@ -48,22 +52,26 @@ class SurvivalTable:
         depths = np.arange(max_length)
         np.add.at(self.num_at_risk.reshape(-1, max_length), flat, depths < at_risk[:, None])
         np.add.at(self.num_passed.reshape(-1, max_length), flat, depths < passed[:, None])
-        self._expected = None
+        self._num_drafts += len(drafters)
 
     def merge(self, num_at_risk: Ints, num_passed: Ints) -> None:
         """Adds counts that others have gathered."""
         self.num_at_risk += num_at_risk
         self.num_passed += num_passed
-        self._expected = None
+        self._num_expected_from = -1
 
     @property
     def expected(self) -> Floats:
-        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0."""
-        if self._expected is None:
+        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0.
+
+        Computed anew when there are `_STALE` times the drafts, as it costs as much as a choice.
+        """
+        if self._num_expected_from < 0 or self._num_drafts > _STALE * self._num_expected_from:
             num_drafters, num_cells, max_length = self._shape
             self._expected = np.zeros((num_drafters, num_cells, max_length + 1))
             survival = np.cumprod(self.pass_rates, axis=2)
             np.cumsum(survival, axis=2, out=self._expected[:, :, 1:])
+            self._num_expected_from = self._num_drafts
         return self._expected
 
     @property

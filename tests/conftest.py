@@ -51,10 +51,8 @@ def _test_config() -> dict[str, Any]:
     application["args"]["target"]["numerics"] = "invariant"
     (target,) = [d for d in application["deployments"] if d["name"] == "Target"]
     target["user_config"]["speculation"] = "on"
-    target["user_config"]["selectors"] = {
-        "plain": {"name": "fixed"},
-        "eager": {"name": "fixed", "drafter": "lookup", "draft_length": 8},
-    }
+    eager = {"name": "fixed", "drafter": "lookup", "draft_length": 8}
+    target["user_config"]["selectors"]["eager"] = eager
     return document
 
 

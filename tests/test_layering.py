@@ -32,7 +32,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tokenizers": frozenset({"engine", "training", "benchmarks"}),
     "gguf": frozenset({"engine"}),
     "accelerate": frozenset({"engine", "training"}),
-    "numpy": frozenset({"policies", "engine", "cluster", "training", "benchmarks"}),
+    "numpy": frozenset(
+        {"policies", "engine", "cluster", "deployments", "training", "benchmarks"}
+    ),
     "ray": frozenset({"deployments"}),
     "fastapi": frozenset({"deployments"}),
     "starlette": frozenset({"deployments"}),

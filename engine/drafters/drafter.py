@@ -33,13 +33,14 @@ class DraftRequest:
 class Draft:
     """`tokens` to follow the first `base_length` tokens; empty is "no offer".
 
-    `match_length` is the drafter's own evidence (how many tokens of context matched), 0 if it has
-    none.
+    `match_length` and `streak` are the drafter's own evidence, 0 if it has none: how many tokens of
+    context matched, and how many of the last tokens in a row it would have predicted one by one.
     """
 
     base_length: int
     tokens: tuple[int, ...] = ()
     match_length: int = 0
+    streak: int = 0
 
 
 @dataclass(frozen=True, slots=True)

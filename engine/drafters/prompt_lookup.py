@@ -30,13 +30,17 @@ class Offer:
     num_offered: int
     match_length: int
     accept_length: int = 0
+    streak: int = 0
 
     def draft(self, draft_length: int) -> Draft:
         length = max(0, min(draft_length, self.num_offered))
         tokens = tuple(self.source[self.start : self.start + length])
         if len(tokens) < length:
             tokens = (tokens * (length // len(tokens) + 1))[:length]
-        return Draft(self.base_length, tokens, self.match_length if tokens else 0)
+        return Draft(self.base_length, tokens, self.match_length if tokens else 0, self.streak)
+
+    def predicts(self, token: int) -> bool:
+        return self.num_offered > 0 and self.source[self.start] == token
 
     def advance(self, tokens: Sequence[int]) -> bool:
         """Counts what `tokens` newly accepts; True if the accept length is final."""
@@ -63,11 +67,16 @@ class OpenOffers:
     def __init__(self) -> None:
         self._offers: list[Offer] = []
         self._outcomes: list[Outcome] = []
+        self._latest: Offer | None = None
 
     def __len__(self) -> int:
         return len(self._offers)
 
-    def record(self, offer: Offer) -> None:
+    def record(self, offer: Offer, last_token: int) -> None:
+        """Takes the next position's offer; `last_token` is the one before it."""
+        if self._latest is not None and self._latest.predicts(last_token):
+            offer.streak = self._latest.streak + 1
+        self._latest = offer
         self._offers.append(offer)
 
     def settle(self, tokens: Sequence[int]) -> None:
@@ -111,7 +120,7 @@ class _Sequence:
             self._append(tokens[position])
             if position + 1 >= num_prompt_tokens:
                 self.offer = self._match()
-                self.open_offers.record(self.offer)
+                self.open_offers.record(self.offer, tokens[position])
         self.open_offers.settle(self.tokens)
 
     def _append(self, token: int) -> None:

@@ -97,7 +97,7 @@ class _Sequence:
             own_end, own_length = self.own.append(tokens[position])
             self._step(tokens[position], outputs)
             self.offer = self._best_offer(own_end, own_length, outputs)
-            self.open_offers.record(self.offer)
+            self.open_offers.record(self.offer, tokens[position])
         self.open_offers.settle(self.own.tokens)
 
     def _match_again(self, outputs: TenantOutputs) -> None:

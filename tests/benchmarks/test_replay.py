@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import replay
+from benchmarks import plots, replay
 from benchmarks.replay_bounds import Bounds
+from benchmarks.replay_curve import NUM_PARTS, against_rule
 from benchmarks.replay_prices import make_arms, make_prices
 from benchmarks.replay_selectors import ABLATIONS, LEARNERS, MAIN
 from benchmarks.replay_simulator import Setting, simulate
@@ -32,7 +33,7 @@ def make_trace(seed: int, num_tokens: int = 60, domain: str = "code") -> Trace:
     }
     accepted = {name: _runs(each.tolist()) for name, each in hits.items()}
     offered = {MODEL: np.full(num_tokens, 20), LOOKUP: np.where(hits[LOOKUP], 20, 0)}
-    matches = np.where(hits[LOOKUP], 3, 0)
+    matches = {LOOKUP: np.where(hits[LOOKUP], 3, 0)}
     streaks = {name: np.zeros(num_tokens, np.int64) for name in hits}
     return Trace(domain, num_tokens, accepted, offered, matches, streaks)
 
@@ -61,7 +62,7 @@ def test_a_request_is_counted_by_hand() -> None:
         6,
         {MODEL: model, LOOKUP: nothing},
         {MODEL: np.full(6, 20), LOOKUP: nothing},
-        nothing,
+        {LOOKUP: nothing},
         {MODEL: nothing, LOOKUP: nothing},
     )
     progress = simulate([trace], FixedSelector(MODEL, 2), Setting(arms, prices, 1))
@@ -79,7 +80,7 @@ def test_simulated_arms_and_rules_reach_exactly_what_the_bounds_say(batch: int) 
         progress = simulate(TRACES, FixedSelector(name, length), setting(batch))
         assert progress.tokens_per_s == pytest.approx(fixed[name, length])
     rule = RuleSelector([LOOKUP], 20, Decision(MODEL, 4))
-    key = (ARMS.keys.index((LOOKUP, 20)), ARMS.keys.index((MODEL, 4)))
+    key = (20, ARMS.keys.index((MODEL, 4)))
     speed = simulate(TRACES, rule, setting(batch)).tokens_per_s
     assert speed == pytest.approx(bounds.rules(prices)[key])
 
@@ -89,6 +90,7 @@ def test_nothing_beats_foresight_and_hindsight_beats_every_arm(batch: int) -> No
     bounds, prices = Bounds(TRACES, ARMS), make_prices(ARMS, batch).table
     best = max(bounds.fixed(prices).values())
     assert best <= bounds.hindsight(prices) <= bounds.clairvoyant(prices)
+    assert bounds.hindsight_whole(prices) <= bounds.hindsight(prices)
     assert max(bounds.rules(prices).values()) <= bounds.clairvoyant(prices)
 
 
@@ -100,6 +102,12 @@ def test_every_candidate_decodes_every_token(name: str) -> None:
     assert progress.num_tokens == sum(trace.num_tokens for trace in TRACES)
     bounds = Bounds(TRACES, ARMS)
     assert progress.tokens_per_s <= bounds.clairvoyant(make_prices(ARMS, 4).table)
+
+
+def test_the_curve_is_the_whole_ratio_in_parts() -> None:
+    ratios = against_rule(TRACES, setting(4), seed=0)
+    assert len(ratios) == NUM_PARTS + 1
+    assert min(ratios[:-1]) <= ratios[-1] <= max(ratios[:-1])
 
 
 def test_a_balanced_sample_has_as_many_of_each_domain() -> None:
@@ -143,11 +151,13 @@ def test_the_json_has_the_promised_keys(
     (tmp_path / "code.jsonl").write_text(record() + "\n")
     monkeypatch.setenv("TRACES", str(tmp_path))
     monkeypatch.setenv("QUICK", "1")
+    monkeypatch.setattr(plots, "FOLDER", tmp_path / "build")
     assert replay.main() == 0
+    assert (tmp_path / "build" / "replay.png").is_file()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(figures) == ["b1", "b8", "b32", "b128"]
     names = "plain best_fixed banditspec_released ucbspec exp3spec hedge normalhedge rule_tuned "
-    names += "rule_b1 survival hindsight clairvoyant"
+    names += "rule_b1 survival hindsight hindsight_whole clairvoyant"
     assert all(set(names.split()) == set(row) for row in figures.values())
 
 

@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     "selector name": (
         lambda c: target_settings(c).update(selector={"name": "rul"}),
         "applications[0].deployments[1].user_config.selector: name 'rul' is unknown; "
-        "one of 'fixed', 'rule'",
+        "one of 'fixed', 'rule', 'ucbspec', 'exp3spec', 'hedge', 'normalhedge', 'survival'",
     ),
     "selector without name": (
         lambda c: target_settings(c).update(selector={"draft_length": 3}),
@@ -190,11 +190,103 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         lambda c: c.update(http_options=8000),
         "http_options: 8000: expected a mapping of keys",
     ),
+    "list for a mapping": (
+        lambda c: c.update(http_options=[{"host": "127.0.0.1"}]),
+        "http_options: [{'host': '127.0.0.1'}]: expected a mapping of keys",
+    ),
+    "nothing for a mapping": (
+        lambda c: c.update(http_options=None),
+        "http_options: None: expected a mapping of keys",
+    ),
+    "host is null": (
+        lambda c: c["http_options"].update(host=None),
+        "http_options.host: None: expected string",
+    ),
+    "host is a list": (
+        lambda c: c["http_options"].update(host=["127.0.0.1"]),
+        "http_options.host: expected string",
+    ),
+    "port is a string": (
+        lambda c: c["http_options"].update(port="8000"),
+        "http_options.port: '8000': expected integer",
+    ),
+    "port of nobody": (
+        lambda c: c["http_options"].update(port=0),
+        "http_options.port: 0: expected greater than or equal to 1",
+    ),
+    "no proxy": (
+        lambda c: c.update(proxy_location="Disabled"),
+        "proxy_location: 'Disabled': expected HeadOnly or EveryNode",
+    ),
+    "another prefix": (
+        lambda c: app(c).update(route_prefix="/api"),
+        "applications[0].route_prefix: '/api': expected '/'",
+    ),
+    "no prefix": (
+        lambda c: app(c).update(route_prefix=None),
+        "applications[0].route_prefix: None: expected '/'",
+    ),
+    "args for a built application": (
+        lambda c: app(c).update(import_path="deployments.app:app"),
+        "applications[0].args: deployments.app:app takes none; "
+        "give them to deployments.app:build_app",
+    ),
+    "args are null": (
+        lambda c: (app(c).update(args=None), app(c)["deployments"].pop()),
+        "applications[0].args: None: expected a mapping of keys",
+    ),
+    "an application is no mapping": (
+        lambda c: c.update(applications=[None]),
+        "applications[0]: None: expected a mapping of keys",
+    ),
+    "applications are a mapping": (
+        lambda c: c.update(applications=app(c)),
+        "applications: expected a list of one application",
+    ),
+    "deployments are null": (
+        lambda c: app(c).update(deployments=None),
+        "applications[0].deployments: None: expected a list",
+    ),
+    "deployment name is a list": (
+        lambda c: app(c)["deployments"][1].update(name=["Target"]),
+        "applications[0].deployments[1].name: ['Target'] is no deployment; one of Ingress, Target",
+    ),
 }
 
 
 def test_a_sound_file_has_no_problems() -> None:
     assert check_document(document()) == []
+
+
+def test_the_application_as_serve_build_writes_it_takes_any_drafter() -> None:
+    """Its args are those of the repository's own file, which is not known here."""
+    content = document()
+    app(content).update(import_path="deployments.app:app", args={})
+    assert check_document(content) == []
+
+
+PATHS: list[tuple[str | int, ...]] = [(), ("http_options",), ("applications",)]
+PATHS += [("applications", 0, *rest) for rest in ((), ("args",), ("deployments",))]
+PATHS += [(*PATHS[3], "args", *rest) for rest in (("target",), ("drafters",), ("drafters", 0))]
+PATHS += [(*PATHS[5], 1, *rest) for rest in ((), ("user_config",), ("user_config", "selector"))]
+
+
+WRONG: list[Any] = [None, True, -1, 0.5, "x", [], [[]], {}, {1: 2}, {None: [{}]}, [{"name": []}]]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_no_value_of_another_type_breaks_the_check(path: tuple[str | int, ...]) -> None:
+    place: Any = document()
+    for key in path:
+        place = place[key]
+    for key in place if isinstance(place, dict) else range(len(place)):
+        for value in WRONG:
+            content: Any = document()
+            inner = content
+            for step in path:
+                inner = inner[step]
+            inner[key] = value
+            assert all("\n" not in str(problem) for problem in check_document(content))
 
 
 def test_the_repository_s_own_file_has_no_problems() -> None:

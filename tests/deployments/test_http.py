@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -214,6 +214,7 @@ WRONG_CHAT: list[tuple[Json, str]] = [
     ({"n": 33}, "n"),
     ({"stop": ""}, "stop[0]"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": ["a", "x" * 1001]}, "stop[1]"),
     ({"stop": [1]}, "stop[0]"),
     ({"stop_token_ids": [-1]}, "stop_token_ids"),
     ({"seed": 2**64}, "seed"),
@@ -325,6 +326,21 @@ def test_limits_of_the_configuration_bound_a_request(serving: Any) -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(COMPLETIONS, {"prompt": ["a"] * 3}), (CHAT, {"messages": [USER], "n": 3})],
+)
+def test_too_many_choices_are_refused_before_any_text_is_tokenized(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, path: str, body: Json
+) -> None:
+    async def test() -> None:
+        async with serving(Limits(max_choices=2)) as server:
+            monkeypatch.setattr(server.gateway.text, "encode", None)
+            assert (await error_of(server, path, 400, **body))["param"] == "n"
+
+    run(test)
+
+
 def test_an_unknown_model_is_not_found(serving: Any) -> None:
     async def test() -> None:
         async with serving() as server:
@@ -388,6 +404,58 @@ def test_what_is_no_strict_json_is_refused(body: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "x" * 90_000, "prompt": "a"},
+        {"prompt": "a", "x" * 90_000: 1},
+        {"prompt": "a", "hedgerow": {"x" * 90_000: 1}},
+        {"prompt": "a", "logit_bias": {"x" * 90_000: 1}},
+        {"prompt": "a", "logit_bias": {"1" * 5_000: 1}},
+        {"prompt": "a", "top_k": 10**4_000},
+        {"prompt": "a", "max_tokens": 10**4_000},
+    ],
+    ids=lambda body: ", ".join(body)[:40],
+)
+def test_an_error_is_short_however_long_the_request_s_words(serving: Any, body: Json) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            answer = await server.post(COMPLETIONS, **body)
+            assert 400 <= answer.status_code < 500
+            assert len(answer.text) < 2000
+            assert "set_int_max_str_digits" not in answer.text
+
+    run(test)
+
+
+def test_an_integer_that_python_does_not_read_is_too_large() -> None:
+    with pytest.raises(ApiError, match="a number is too large"):
+        parse_json(b'{"a": ' + b"9" * 5000 + b"}")
+
+
+def test_a_prompt_s_length_is_checked_before_its_ids(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            error = await error_of(server, COMPLETIONS, 400, prompt=[999] * 600)
+            assert error["code"] == "context_length_exceeded"
+
+    run(test)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(serving: Any) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"model": "tiny", '
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with serving(Limits(request_timeout_s=0.05)) as server:
+            answer = await server.client.post(COMPLETIONS, content=half())
+            assert answer.status_code == 408
+            assert answer.json()["error"]["code"] == "timeout"
+
+    run(test)
+
+
 def test_brackets_inside_of_strings_are_no_nesting() -> None:
     text = "[" * 99 + '\\"{'
     assert parse_json(json.dumps({"a": text}).encode()) == {"a": text}
@@ -415,6 +483,7 @@ def test_metrics_add_up_the_replicas_under_vllm_s_names(serving: Any) -> None:
             lines = (await server.client.get("/metrics")).text.splitlines()
             assert "hedgerow:num_requests_running 2.0" in lines
             assert "hedgerow:generation_tokens_total 22.0" in lines
+            assert "hedgerow:num_requests_finished_total 4.0" in lines
             assert "hedgerow:kv_cache_usage_perc 0.5" in lines
             accepted = 'hedgerow:spec_decode_num_accepted_tokens_total{drafter="lookup"} 6.0'
             assert accepted in lines

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -106,12 +107,37 @@ def test_everything_below_ends_even_what_lost_its_parent_and_ignores_signals() -
         )
         pid = middle.stdout.readline().decode().strip()
         middle.wait()
-        print(pid, descendants.end(1.0))
+        descendants.end(1.0)
+        print(pid)
         """
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    pid, num_left = map(int, done.stdout.split())
-    assert num_left == 0
-    assert not psutil.pid_exists(pid)
+    assert not psutil.pid_exists(int(done.stdout))
+
+
+def test_a_stop_while_the_model_is_made_ready_lets_that_clean_up(tmp_path: Path) -> None:
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(15, lambda *_: sys.exit(143))\n"
+        f"left = pathlib.Path({str(tmp_path / 'half')!r})\n"
+        "try:\n    left.touch()\n    time.sleep(60)\n"
+        "finally:\n    time.sleep(0.5)\n    left.unlink()\n"
+    )
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f"#!{sys.executable}\n{child}")
+    wrapper.chmod(0o700)
+    program = (
+        "import sys\nfrom deployments import serve\n"
+        f"sys.executable = {str(wrapper)!r}\nsys.argv[1:] = ['--port', '18322']\n"
+        "sys.exit(serve.main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as process:
+        deadline_s = time.monotonic() + 30
+        while not (tmp_path / "half").exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 130
+    assert not (tmp_path / "half").exists()

@@ -15,8 +15,9 @@ from engine.drafting import Drafting
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
+from policies.cost_model import CostModel
 from policies.fixed import FixedSelector
-from policies.selector import PLAIN, Context, Decision
+from policies.selector import IDLE, PLAIN, Context, Decision
 
 VOCAB = 50
 REST_ROUNDS = 1000
@@ -73,6 +74,7 @@ LIES: dict[str, Answer] = {
     "a string": each(lambda r: Draft(len(r.tokens), ("1",))),  # type: ignore[arg-type]
     "a numpy integer": each(lambda r: Draft(len(r.tokens), (np.int64(1),))),  # type: ignore[arg-type]
     "no tuple": each(lambda r: Draft(len(r.tokens), None)),  # type: ignore[arg-type]
+    "no streak": each(lambda r: Draft(len(r.tokens), (1,), 0, -1)),
     "no match length": each(lambda r: Draft(len(r.tokens), (1,), None)),  # type: ignore[arg-type]
     "not a draft": each(lambda r: None),
     "stale by one": each(lambda r: Draft(len(r.tokens) - 1, (1,))),
@@ -85,7 +87,7 @@ free_or_not = pytest.mark.parametrize("is_free", [True, False])
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="engine.drafting")
+    caplog.set_level(logging.CRITICAL, logger="engine.guarded_drafter")
 
 
 def step(
@@ -113,13 +115,14 @@ def step(
 
 
 def drafting(*drafters: Scripted, draft_length: int = 4) -> Drafting:
-    made = Drafting(drafters, VOCAB)
+    made = Drafting(drafters, VOCAB, CostModel())
     made.use_selectors(FixedSelector(drafters[0].name, draft_length), {})
     return made
 
 
-def drafts_of(made: Drafting, *steps: Step) -> list[tuple[str, str, tuple[int, ...]]]:
-    return [(s.sequence.id, name, tokens) for s, name, tokens in made.draft(steps)]
+def drafts_of(made: Drafting, *steps: Step) -> list[tuple[str, str | None, tuple[int, ...]]]:
+    drafts = made.draft(steps, IDLE)
+    return [(step.sequence.id, step.decision.drafter, tokens) for step, tokens in drafts]
 
 
 @free_or_not
@@ -164,7 +167,7 @@ def test_the_breaker_opens_after_three_failures_in_a_row(lie: Answer, is_free: b
     drafter = Scripted(lie, is_free=is_free)
     made = drafting(drafter)
     for _ in range(20):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert len(drafter.asked) == 3
     assert made.num_failures == {"d": 3}
 
@@ -174,7 +177,7 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
     made = drafting(drafter)
     for number in range(12):
         drafter.answer = honest if number % 3 == 2 else raising
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert len(drafter.asked) == 12
     assert made.num_failures == {"d": 8}
 
@@ -182,7 +185,7 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
 def opened(drafter: Scripted) -> Drafting:
     made = drafting(drafter)
     for _ in range(3):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     drafter.asked.clear()
     return made
 
@@ -191,10 +194,10 @@ def test_after_its_rest_an_open_breaker_lets_one_draft_through() -> None:
     drafter = Scripted(raising)
     made = opened(drafter)
     for _ in range(REST_ROUNDS - 1):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert drafter.asked == []
     for _ in range(10):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert len(drafter.asked) == 1, "one failure after the rest opens it again"
 
 
@@ -203,11 +206,11 @@ def test_a_drafter_that_recovered_is_used_again() -> None:
     made = opened(drafter)
     drafter.answer = honest
     for _ in range(REST_ROUNDS - 1):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert len(drafts_of(made, step())) == 1
     drafter.answer = raising
     for _ in range(5):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert len(drafter.asked) == 1 + 3, "the count began anew"
 
 
@@ -219,10 +222,10 @@ def test_an_open_breaker_masks_its_drafter_from_the_selector() -> None:
             seen.extend(contexts)
             return [Decision("bad", 4)] * len(contexts)
 
-    made = Drafting([Scripted(raising, "bad"), Scripted(honest, "good")], VOCAB)
+    made = Drafting([Scripted(raising, "bad"), Scripted(honest, "good")], VOCAB, CostModel())
     made.use_selectors(Watching(), {})
     for _ in range(5):
-        made.draft([step()])
+        made.draft([step()], IDLE)
     assert [set(context.draft_lengths) for context in seen] == [{"bad", "good"}] * 3 + [
         {"good"}
     ] * 2
@@ -230,7 +233,7 @@ def test_an_open_breaker_masks_its_drafter_from_the_selector() -> None:
 
 def test_one_drafters_failure_does_not_touch_another() -> None:
     lookup = Scripted(honest, "lookup", is_free=True)
-    made = Drafting([Scripted(raising, "bad", is_free=True), lookup], VOCAB)
+    made = Drafting([Scripted(raising, "bad", is_free=True), lookup], VOCAB, CostModel())
     made.use_selectors(FixedSelector("lookup", 2), {})
     for _ in range(6):
         assert drafts_of(made, step()) == [("s", "lookup", (1, 2))]
@@ -248,7 +251,7 @@ def test_no_more_is_asked_than_can_be_used() -> None:
         step("forbidden", max_draft_length=0),
         step("other drafter", drafters=("else",)),
         step("no drafter", drafters=()),
-    ])  # fmt: skip
+    ], IDLE)  # fmt: skip
     (requests,) = drafter.asked
     assert [(r.sequence_id, r.draft_length) for r in requests] == [
         ("plenty", 6),
@@ -261,7 +264,7 @@ def test_a_drafter_is_told_the_verified_tokens_and_the_requests_parameters() -> 
     drafter = Scripted(honest)
     made = drafting(drafter)
     asked = step(num_prompt_tokens=5)
-    made.draft([asked])
+    made.draft([asked], IDLE)
     ((request,),) = drafter.asked
     assert list(request.tokens) == [0, 1, 2, 3, 4, 9]
     assert (request.num_prompt_tokens, request.tenant) == (5, "default")
@@ -293,19 +296,19 @@ def test_an_impossible_decision_is_plain_decoding(decision: Decision, is_free: b
         def choose(self, contexts: Sequence[Context]) -> list[Decision]:
             return [decision] * len(contexts)
 
-    made = Drafting([Scripted(honest, is_free=is_free)], VOCAB)
+    made = Drafting([Scripted(honest, is_free=is_free)], VOCAB, CostModel())
     made.use_selectors(Confused(), {})
     assert drafts_of(made, step()) == []
 
 
 def test_without_a_selector_nothing_is_drafted() -> None:
     drafter = Scripted(honest)
-    assert drafts_of(Drafting([drafter], VOCAB), step()) == []
+    assert drafts_of(Drafting([drafter], VOCAB, CostModel()), step()) == []
     assert drafter.asked == []
 
 
 def test_a_request_gets_the_selector_it_names() -> None:
-    made = Drafting([Scripted(honest)], VOCAB)
+    made = Drafting([Scripted(honest)], VOCAB, CostModel())
     made.use_selectors(FixedSelector("d", 2), {"long": FixedSelector("d", 5)})
     drafts = drafts_of(made, step("a"), step("b", selector="long"), step("c", selector="no such"))
     assert [(name, len(tokens)) for name, _, tokens in sorted(drafts)] == [
@@ -336,17 +339,18 @@ def test_the_context_tells_offers_and_matches() -> None:
             Scripted(honest, "model", max_draft_length=6),
         ],
         VOCAB,
+        CostModel(),
     )
     made.use_selectors(Watching(), {})
-    made.draft([step()])
+    made.draft([step()], IDLE)
     assert dict(seen[0].draft_lengths) == {"lookup": 2, "model": 6}
     assert dict(seen[0].match_lengths) == {"lookup": 7, "suffix": 0}
 
 
 def test_the_end_of_a_sequence_is_scored_by_free_drafters_and_forgotten_by_all() -> None:
     free, costly = Scripted(honest, "free", is_free=True), Scripted(honest, "costly")
-    made = Drafting([free, costly], VOCAB)
-    made.finish(step("gone").sequence)
+    made = Drafting([free, costly], VOCAB, CostModel())
+    made.conclude([], [step("gone").sequence])
     assert [(r.sequence_id, r.finished, list(r.tokens)) for r in free.scored] == [
         ("gone", True, [0, 1, 2, 9])
     ]
@@ -360,8 +364,8 @@ def test_a_drafter_that_breaks_at_the_end_of_a_sequence_is_noted_and_others_stil
             raise RuntimeError("broken")
 
     breaking, other = Breaking(honest, "bad", is_free=True), Scripted(honest, "good")
-    made = Drafting([breaking, other], VOCAB)
-    made.finish(step("gone").sequence)
+    made = Drafting([breaking, other], VOCAB, CostModel())
+    made.conclude([], [step("gone").sequence])
     assert made.num_failures == {"bad": 1, "good": 0}
     assert other.forgotten == ["gone"]
     assert breaking.forgotten == ["gone"], "its memory of the sequence is freed all the same"

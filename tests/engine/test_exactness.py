@@ -6,9 +6,10 @@ Plain output is made one request at a time; everything else must reproduce it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import (
@@ -20,18 +21,30 @@ from tiny_models import (
     run_all,
     tiny_engine,
     tiny_model,
-    tiny_model_drafter,
 )
+from tiny_requests import DRAFTERS, drafter, request
 
 from engine.drafters.drafter import Draft, Drafter, DraftRequest, Outcome, ScoreRequest
-from engine.drafters.prompt_lookup import PromptLookupDrafter
-from engine.drafters.suffix import SuffixDrafter
 from engine.request import Emission, GenerationRequest, SamplingParams, SpeculationOptions
+from policies.arms import Arms
+from policies.cost_model import ArmPrices
+from policies.exp3spec import Exp3Spec
 from policies.fixed import FixedSelector
+from policies.hedge import Hedge
+from policies.learning import Learning, LearningSelector, Loss
+from policies.normalhedge import NormalHedge
 from policies.rule import RuleSelector
-from policies.selector import PLAIN, Context, Decision
+from policies.selector import PLAIN, Context, Decision, Learner
+from policies.survival import SurvivalSelector
+from policies.ucbspec import UcbSpec
 
-DRAFTERS = ("prompt_lookup", "suffix", "model")
+LEARNERS: dict[str, Callable[[], Any]] = {
+    "survival": lambda: None,
+    "ucbspec": UcbSpec,
+    "exp3spec": Exp3Spec,
+    "hedge": Hedge,
+    "normalhedge": NormalHedge,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "nothing else": {},
     "penalties": {
@@ -44,33 +57,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "log-probs": {"logprobs": 3},
     "min_tokens": {"min_tokens": 9},
 }
-
-
-def request(index: int, temperature: float, **options: Any) -> GenerationRequest:
-    """Request `index`: its prompt repeats itself, so that the lookups find something."""
-    rng = random.Random(index)
-    motif = [rng.randrange(3, VOCAB) for _ in range(rng.randint(2, 6))]
-    prompt = (motif * 12)[: rng.randint(1, 40)]
-    fields = {
-        key: options.pop(key)
-        for key in ("stop", "ignore_eos", "tenant", "speculation", "max_tokens")
-        if key in options
-    }
-    sampling = SamplingParams(temperature=temperature, seed=index * 7919, **options)
-    return GenerationRequest(
-        sequence_id=f"{index}",
-        prompt_ids=tuple(prompt),
-        sampling=sampling,
-        **{"max_tokens": 24, **fields},
-    )
-
-
-def drafter(name: str, longest: int = 16, **options: Any) -> Drafter:
-    if name == "prompt_lookup":
-        return PromptLookupDrafter(name, longest, 6, 1)
-    if name == "suffix":
-        return SuffixDrafter(name, longest)
-    return tiny_model_drafter(name, longest, **options)
 
 
 _plain_answers: dict[str, list[Emission]] = {}
@@ -238,6 +224,25 @@ def test_preemption_changes_nothing(num_kv_tokens: int) -> None:
     for asked in requests:
         assert_same(emissions[asked.sequence_id], asked, "llama")
     assert engine.counters().num_preemptions > 0
+
+
+@pytest.mark.parametrize("loss", ["tokens", "seconds"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_says_what_plain_decoding_says(name: str, loss: Loss) -> None:
+    requests = mixed_requests(16, first=1000)
+    engine = tiny_engine(all_drafters(), num_kv_tokens=100, max_num_sequences=8)
+    arms = Arms(dict.fromkeys(DRAFTERS, (1, 2, 4, 8)))
+    prices, generator = ArmPrices(engine.costs, arms), np.random.default_rng(0)
+    learner: Learner = SurvivalSelector(arms, prices, generator)
+    if name != "survival":
+        rule, learning = LEARNERS[name](), Learning(loss, "tenant")
+        learner = LearningSelector(arms, rule, prices, generator, learning)
+    engine.use_selectors(learner, {})
+    emissions = run_all(engine, requests)
+    for asked in requests:
+        assert_same(emissions[asked.sequence_id], asked, "llama")
+    assert engine.counters().num_preemptions > 0
+    assert sum(use.num_draft_tokens for use in engine.counters().per_drafter.values()) > 0
 
 
 def test_prefix_cache_hits_change_nothing() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hindsight import Watching
 from tiny_models import ids_of, run_all
 from transformers import AutoModelForCausalLM
 
@@ -88,6 +89,26 @@ def test_speculation_changes_no_token_of_the_real_model(engine: Engine, text: Te
         assert answers(engine, shuffled, f"{draft_length}") == plain
     use = engine.counters().per_drafter
     assert sum(entry.num_accepted_tokens for entry in use.values()) > 100
+
+
+def test_hindsight_is_exact_on_the_real_model(engine: Engine, text: Text) -> None:
+    repeating = requests_of(text)[1::9]  # greedy and sampled
+    requests = [replace(asked, tenant=f"hindsight {asked.sequence_id}") for asked in repeating]
+    names = tuple(drafter.name for drafter in DRAFTERS)
+    watching = Watching(requests, names)
+    engine.use_selectors(watching, {})
+    plain = {key: len(ids_of(found)) for key, found in run_all(engine, requests).items()}
+    num_rounds = 0
+    for name, draft_length in (("prompt_lookup", 3), ("suffix", 16)):
+        engine.use_selectors(FixedSelector(name, draft_length), {})
+        fresh = [replace(asked, tenant=f"{asked.tenant} {name}") for asked in requests]
+        for sequence_id, emissions in run_all(engine, fresh).items():
+            (asked,) = (asked for asked in requests if asked.sequence_id == sequence_id)
+            real = [len(emission.token_ids) for emission in emissions]
+            num_tokens = plain[sequence_id]
+            assert watching.predicted_rounds(asked, name, draft_length, num_tokens) == real
+            num_rounds += len(real)
+    assert num_rounds < 2 * sum(plain.values())
 
 
 def test_a_seeded_answer_is_the_same_alone_and_in_a_batch(engine: Engine, text: Text) -> None:

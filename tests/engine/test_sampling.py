@@ -100,7 +100,7 @@ def reference_token(values: Sequence[float], params: SamplingParams, position: i
 LOGITS = st.lists(
     st.integers(-24, 24).map(lambda n: n / 4)  # a grid, so that there are ties
     | st.sampled_from([-math.inf, -1e9, 0.0])
-    | st.floats(-30, 30, width=32),
+    | st.floats(-30, 30).map(lambda n: round(n, 4)),  # what differs still does after a shift
     min_size=2,
     max_size=VOCAB,
 ).filter(lambda values: max(values) > -1e9)
@@ -125,7 +125,7 @@ def sampler_after(
     generated: Sequence[int] = (),
     masked: Sequence[int] = (),
 ) -> TokenSampler:
-    sampler = TokenSampler(params, prompt, masked)
+    sampler = TokenSampler(replace(params, masked_ids=tuple(masked)), prompt)
     for token in generated:
         sampler.push(token)
     return sampler
@@ -168,9 +168,10 @@ def test_the_tokens_kept_are_those_of_the_definition(
 ) -> None:
     params = replace(params, temperature=1.0)
     row = np.array(logits, dtype=np.float32)
-    kept = truncate(row - row.max(), params)
+    scaled = row - row.max()  # may make equal what differs by less than float32 holds
+    kept = truncate(scaled, params)
     try:
-        expected = reference_kept(row.tolist(), params)
+        expected = reference_kept(scaled.tolist(), params)
     except TooClose:
         assume(False)
     if kept is None:
@@ -433,8 +434,8 @@ def test_a_vanishing_temperature_is_greedy(temperature: float, options: dict[str
 def test_plain_greedy_is_what_the_argmax_alone_decides(
     params: dict[str, object], expected: bool
 ) -> None:
-    options = SamplingParams(**{"temperature": 0.0, **params})  # type: ignore[arg-type]
-    assert TokenSampler(options, (1, 2), (0,)).is_plain_greedy is expected
+    options = SamplingParams(**{"temperature": 0.0, "masked_ids": (0,), **params})  # type: ignore[arg-type]
+    assert TokenSampler(options, (1, 2)).is_plain_greedy is expected
 
 
 def torch_log_softmax(row: NDArray[np.float32]) -> list[float]:

@@ -36,8 +36,8 @@ def counts_of(
     counts = np.zeros(row.size, dtype=np.intp)
     for index in range(num_draws // POSITIONS_PER_SEED):
         options = {name: getattr(params, name) for name in params.__slots__}
-        options["seed"] = choice_seed(params.seed, index)
-        sampler = TokenSampler(SamplingParams(**options), (), masked)
+        options |= {"seed": choice_seed(params.seed, index), "masked_ids": tuple(masked)}
+        sampler = TokenSampler(SamplingParams(**options), ())
         for token in generated:
             sampler.push(token)
         for position in range(POSITIONS_PER_SEED):

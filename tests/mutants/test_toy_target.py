@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,12 @@ class Answer:
     """What a request must say: by the definition, one token at a time, on the whole text."""
 
     def __init__(self, asked: GenerationRequest) -> None:
-        tokens, params = list(asked.prompt_ids), asked.sampling
+        tokens, params = list(asked.prompt_ids), replace(asked.sampling, masked_ids=(EOS,))
         self.ids: list[int] = []
         self.text, self.reason, self.logprobs = "", "", []
         while not self.reason:
             row = toy_row(tokens)
-            sampler = TokenSampler(params, asked.prompt_ids, (EOS,))
+            sampler = TokenSampler(params, asked.prompt_ids)
             for token in self.ids:
                 sampler.push(token)
             token = sampler.sample(row, len(tokens))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policies.arms import Arms, Floats
-from policies.cost_model import CostModel, DraftTime
+from policies.cost_model import ArmPrices, CostModel, DraftTime
 from policies.robust import fit_linear, rising
 from policies.selector import Load
 from policies.step_curve import StepCurve, StepTime
@@ -67,16 +67,16 @@ def test_a_lasting_change_is_learnt() -> None:
 
 
 def test_before_any_step_every_arm_costs_the_same() -> None:
-    table = CostModel(ARMS).seconds(Load())
+    table = ArmPrices(CostModel(), ARMS).seconds(Load())
     assert (table == 1).all()
 
 
 def test_a_draft_costs_what_it_adds_to_the_step_at_this_batch() -> None:
-    model = CostModel(ARMS)
+    model = CostModel()
     for tokens in range(1, 64):
         model.observe_step(StepTime(tokens, 4, 0, 0.1 + 0.01 * max(tokens - 32, 0)), 0)
-    idle = model.seconds(Load(4, 4))
-    busy = model.seconds(Load(40, 40))
+    prices = ArmPrices(model, ARMS)
+    idle, busy = prices.seconds(Load(4, 4)), prices.seconds(Load(40, 40))
     assert idle[0, 0] == pytest.approx(0.1 / 4, rel=0.05)
     assert idle[0, 8] - idle[0, 0] == pytest.approx(0, abs=1e-3)
     assert busy[0, 8] - busy[0, 0] == pytest.approx(0.08, rel=0.1)
@@ -84,7 +84,7 @@ def test_a_draft_costs_what_it_adds_to_the_step_at_this_batch() -> None:
 
 def test_drafters_are_priced_by_call_and_by_token_and_share_the_call() -> None:
     generator = np.random.default_rng(0)
-    model = CostModel(ARMS)
+    model = CostModel()
     model.observe_step(StepTime(1, 1, 0, 1.0), 0)
     for i in range(300):
         length, sequences = int(generator.integers(1, 9)), int(generator.integers(1, 9))
@@ -93,21 +93,32 @@ def test_drafters_are_priced_by_call_and_by_token_and_share_the_call() -> None:
         model.observe_draft(DraftTime("model", sequences, length, length * sequences, seconds))
     drafter = ARMS.index["model"]
     for sequences in (1, 8):
-        table = model.seconds(Load(sequences, sequences))
+        table = ArmPrices(model, ARMS).seconds(Load(sequences, sequences))
         extra = table[drafter] - table[0]
         expected = (0.002 + 0.003 * 8) / sequences + 0.0001 * 8
         assert extra[8] == pytest.approx(expected, rel=0.1)
         assert extra[0] == 0
-    assert model.evaluation_seconds(Load())[drafter] == pytest.approx(0.0268, rel=0.1)
-    assert model.evaluation_seconds(Load())[0] == 0
+    evaluation = ArmPrices(model, ARMS).evaluation_seconds(Load())
+    assert evaluation[drafter] == pytest.approx(0.0268, rel=0.1)
+    assert evaluation[0] == 0
 
 
-def test_arms_may_change_and_drafters_keep_their_times() -> None:
-    model = CostModel(ARMS)
+def test_an_evaluation_costs_what_scoring_took() -> None:
+    model = CostModel()
+    model.observe_draft(DraftTime("model", 1, 8, 8, 0.8))
+    for _ in range(50):
+        model.observe_evaluation("model", 4, 0.02)
+    model.observe_evaluation("model", 0, 9.0)  # scored nothing: says nothing of a position
+    prices = ArmPrices(model, ARMS).evaluation_seconds(Load())
+    assert prices[ARMS.index["model"]] == pytest.approx(0.005)
+    assert prices[ARMS.index["lookup"]] == 0
+
+
+def test_all_arms_are_priced_from_the_same_measurements() -> None:
+    model = CostModel()
     model.observe_step(StepTime(1, 1, 0, 1.0), 0)
     model.observe_draft(DraftTime("model", 1, 4, 4, 0.5))
-    model.use_arms(Arms({"model": (4,)}))
-    table = model.seconds(Load())
+    table = ArmPrices(model, Arms({"model": (4,)})).seconds(Load())
     assert table.shape == (2, 5)
     assert table[1, 4] > table[0, 4]
 

@@ -213,7 +213,7 @@ def test_arms_come_and_go_and_the_others_keep_what_they_know(name: str) -> None:
     learn(selector, 400, {"suffix": 0, "model": 3})
     (open_decision,) = selector.choose([context(suffix=4, model=4)])
     before = selector.cells()
-    selector.use_arms(Arms({"model": (3,), "new": (4,)}))
+    selector.use_arms(Arms({"model": (3,), "new": (4,)}), PRICES)
     after = selector.cells()
     assert {k: v for k, v in after.items() if k[1] in ("", "model")} == {
         k: v for k, v in before.items() if k[1] in ("", "model")

@@ -100,12 +100,12 @@ def test_beyond_the_longest_match_only_recency_counts() -> None:
     drafter = SuffixDrafter("suffix", 1, rule=SuffixRule(max_match=4))
     finish(drafter, [9, 1, 2, 3, 4, 5])
     finish(drafter, [8, 1, 2, 3, 4, 6])
-    assert draft(drafter, [9, 1, 2, 3, 4]) == Draft(5, (6,), match_length=4)
+    assert draft(drafter, [9, 1, 2, 3, 4]) == Draft(5, (6,), match_length=4, streak=1)
 
 
 def test_a_match_in_the_sequence_counts_up_to_the_longest_too() -> None:
     drafter = SuffixDrafter("suffix", 1, rule=SuffixRule(max_match=4))
-    assert draft(drafter, [*ANSWER, *ANSWER[:7]]) == Draft(16, (8,), match_length=4)
+    assert draft(drafter, [*ANSWER, *ANSWER[:7]]) == Draft(16, (8,), match_length=4, streak=5)
 
 
 def test_nothing_is_offered_across_the_end_of_an_output() -> None:
@@ -228,7 +228,7 @@ def test_a_sequence_survives_the_loss_of_its_tenants_outputs() -> None:
     finish(drafter, ANSWER)
     assert draft(drafter, [900, 1, 2, 3, 4]).tokens == (5, 6, 7, 8)
     finish(drafter, ANSWER, "other")
-    assert draft(drafter, [900, 1, 2, 3, 4, 5]) == Draft(6)
+    assert draft(drafter, [900, 1, 2, 3, 4, 5]) == Draft(6, streak=1)
     request = ScoreRequest("running", "tenant", [900, 1, 2, 3, 4, 5, 6, 7, 8], 1, SAMPLING)
     assert Outcome(5, 4, 4) in drafter.score([request])[0]
 

@@ -1,0 +1,235 @@
+"""`python -m benchmarks.selection`: selectors live, on the real model and a mix of prompts.
+
+Every selector, every fixed arm, the rule and plain decoding decode the same prompts in turns; then
+some of them with 1 to 32 streams. Speeds count from the first token on, all learners start from
+nothing. The last line printed is one JSON object. QUICK=1: within 60 s.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.decoding import mix
+from benchmarks.machine import describe_machine, is_quick
+from benchmarks.prompts import DOMAINS, load_prompts
+from benchmarks.shallow_model import write_shallow_model
+from benchmarks.spread import Spread, paired_ratios, print_table
+from benchmarks.workbench import MODEL, MODEL_DRAFT_LENGTH, PLAIN, RULE, Ids, Mode, Workbench
+from engine.config import TargetConfig
+from engine.model_files import resolve_model
+from policies.arms import Arms, draft_lengths_up_to
+from policies.cost_model import ArmPrices
+from policies.exp3spec import Exp3Spec
+from policies.fixed import FixedSelector
+from policies.hedge import Hedge
+from policies.learning import Learning, LearningSelector, Rule
+from policies.normalhedge import NormalHedge
+from policies.selector import Selector
+from policies.survival import SurvivalSelector
+from policies.ucbspec import UcbSpec
+
+NUM_SHALLOW_LAYERS = 6
+DRAFTERS = {"lookup": 16, "suffix": 16, "model": MODEL_DRAFT_LENGTH}
+SURVIVAL = "survival"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much to run."""
+
+    num_prompts: int
+    num_tokens: int
+    repeats: int
+    fixed_lengths: tuple[int, ...]
+    streams: tuple[int, ...]
+    stream_tokens: int
+    stream_repeats: int
+
+
+FULL = Size(16, 64, 3, (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32), 48, 3)
+QUICK = Size(2, 12, 1, (4,), (1, 4), 8, 1)
+
+
+@dataclass(slots=True)
+class Speed:
+    """Seconds and tokens after the first, by repeat and prompt; and rounds."""
+
+    seconds: list[list[float]]
+    tokens: list[list[int]]
+    num_rounds: int = 0
+
+    @property
+    def tokens_per_s(self) -> list[float]:
+        pairs = zip(self.tokens, self.seconds, strict=True)
+        return [sum(tokens) / sum(seconds) for tokens, seconds in pairs]
+
+    @property
+    def acceptance_length(self) -> float:
+        return sum(map(sum, self.tokens)) / max(1, self.num_rounds)
+
+
+Speeds = Mapping[str, Speed]
+
+
+def main() -> int:
+    size = QUICK if is_quick() else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        shallow = write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
+        bench = Workbench(TargetConfig(MODEL, numerics="fast", max_num_sequences=32), shallow)
+    print(describe_machine())
+    fixed = fixed_modes(size.fixed_lengths)
+    learners = add_learners(bench)
+    bench.use_selectors({
+        mode.name: FixedSelector(mode.drafters[0], length) for length, mode in fixed
+    })  # fmt: skip
+    modes = [PLAIN, RULE, *(mode for _, mode in fixed), *learners]
+    per_domain = -(-size.num_prompts // len(DOMAINS))
+    prompts = mix(
+        {d: [bench.encode(p.text) for p in islice(load_prompts(d), per_domain)] for d in DOMAINS},
+        size.num_prompts,
+    )
+    bench.run(prompts[:1], PLAIN, 2)  # warms up
+    speeds = run_in_turns(bench, prompts, modes, size)
+    figures = compare(speeds, [mode.name for _, mode in fixed])
+    figures |= under_load(bench, prompts, fixed, size)
+    print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
+    return 0
+
+
+def fixed_modes(lengths: Sequence[int]) -> list[tuple[int, Mode]]:
+    """Every drafter at every length that it can give."""
+    return [
+        (length, Mode(f"{name} {length}", (name,)))
+        for name, longest in DRAFTERS.items()
+        for length in draft_lengths_up_to(longest, lengths)
+    ]
+
+
+def add_learners(bench: Workbench) -> list[Mode]:
+    """Each has all drafters and one state for all requests; losses are in seconds."""
+    arms = Arms({name: draft_lengths_up_to(longest) for name, longest in DRAFTERS.items()})
+    prices, generator = ArmPrices(bench.costs, arms), np.random.default_rng(0)
+    rules: dict[str, Rule] = {
+        "ucbspec": UcbSpec(),
+        "exp3spec": Exp3Spec(),
+        "hedge": Hedge(),
+        "normalhedge": NormalHedge(),
+    }
+    learning = Learning("seconds", "global")
+    selectors: dict[str, Selector] = {
+        name: LearningSelector(arms, rule, prices, generator, learning)
+        for name, rule in rules.items()
+    }
+    selectors[SURVIVAL] = SurvivalSelector(arms, prices, generator)
+    bench.use_selectors(selectors)
+    return [Mode(name, tuple(DRAFTERS)) for name in selectors]
+
+
+def run_in_turns(
+    bench: Workbench, prompts: Sequence[Ids], modes: Sequence[Mode], size: Size
+) -> Speeds:
+    """One stream; which mode comes first changes with every prompt."""
+    speeds = {mode.name: Speed([], []) for mode in modes}
+    for repeat in range(size.repeats):
+        for speed in speeds.values():
+            speed.seconds.append([])
+            speed.tokens.append([])
+        for i, prompt in enumerate(prompts):
+            first = (repeat * len(prompts) + i) % len(modes)
+            for mode in [*modes[first:], *modes[:first]]:
+                run = bench.run([prompt], mode, size.num_tokens, ignore_eos=True)
+                speed = speeds[mode.name]
+                speed.seconds[repeat].append(run.decode_s)
+                speed.tokens[repeat].append(run.num_decoded)
+                speed.num_rounds += run.num_rounds
+        print(f"repeat {repeat + 1} of {size.repeats}", file=sys.stderr, flush=True)
+    return speeds
+
+
+def compare(speeds: Speeds, fixed: Sequence[str]) -> dict[str, float]:
+    """Prints all modes; ratios of the same repeat."""
+    plain, survival = speeds[PLAIN.name].tokens_per_s, speeds[SURVIVAL].tokens_per_s
+    hindsight = _hindsight(speeds, fixed)
+    by_name = {name: speed.tokens_per_s for name, speed in speeds.items()}
+    best = max(fixed, key=lambda name: statistics.median(by_name[name]))
+    rows = [
+        [name, Spread.of(values), paired_ratios(values, plain),
+         f"{speeds[name].acceptance_length:.2f}" if name in speeds else "-"]
+        for name, values in {**by_name, "best fixed arm of each prompt": hindsight}.items()
+    ]  # fmt: skip
+    print_table(
+        f"one stream, {len(speeds[PLAIN.name].tokens[0])} mixed prompts, {len(plain)} repeats",
+        ["", "tokens/s", "vs plain", "acceptance length"],
+        rows,
+    )
+    figures = {f"{name} tokens/s": statistics.median(values) for name, values in by_name.items()}
+    return {
+        "best_vs_fixed": paired_ratios(survival, by_name[best]).median,
+        "vs_hindsight": paired_ratios(survival, hindsight).median,
+        "vs_plain": paired_ratios(survival, plain).median,
+        "vs_rule": paired_ratios(survival, by_name[RULE.name]).median,
+        **figures,
+    }
+
+
+def _hindsight(speeds: Speeds, fixed: Sequence[str]) -> list[float]:
+    """By repeat: each prompt by its best fixed arm, as the other repeats show it.
+
+    Noise chooses along with only one repeat, so that the figure is then too high.
+    """
+    arms = [PLAIN.name, *fixed]
+    token_s = {
+        name: np.array(speeds[name].seconds) / np.array(speeds[name].tokens) for name in arms
+    }
+    num_repeats, num_prompts = token_s[PLAIN.name].shape
+    figures = []
+    for repeat in range(num_repeats):
+        others = [r for r in range(num_repeats) if r != repeat] or [repeat]
+        best = [
+            min(arms, key=lambda name: token_s[name][others, i].mean()) for i in range(num_prompts)
+        ]
+        seconds = sum(speeds[name].seconds[repeat][i] for i, name in enumerate(best))
+        figures.append(sum(speeds[PLAIN.name].tokens[repeat]) / seconds)
+    return figures
+
+
+def under_load(
+    bench: Workbench, prompts: Sequence[Ids], fixed: Sequence[tuple[int, Mode]], size: Size
+) -> dict[str, float]:
+    """Survival against plain decoding, and the longest fixed arms, by number of streams."""
+    longest = [mode for length, mode in fixed if length == max(size.fixed_lengths)]
+    modes = [PLAIN, Mode(SURVIVAL, tuple(DRAFTERS)), *longest]
+    ratios: dict[str, list[Spread]] = {mode.name: [] for mode in modes}
+    for num_streams in size.streams:
+        batch = [prompts[i % len(prompts)] for i in range(num_streams)]
+        speeds: dict[str, list[float]] = {mode.name: [] for mode in modes}
+        for repeat in range(size.stream_repeats):
+            for mode in modes if repeat % 2 else reversed(modes):
+                run = bench.run(batch, mode, size.stream_tokens, ignore_eos=True)
+                speeds[mode.name].append(run.num_decoded / run.decode_s)
+        for name, values in speeds.items():
+            ratios[name].append(paired_ratios(values, speeds[PLAIN.name]))
+        print(f"{num_streams} streams done", file=sys.stderr, flush=True)
+    print_table(
+        f"against plain decoding, {size.stream_tokens} tokens, {size.stream_repeats} repeats",
+        ["streams", *map(str, size.streams)],
+        [[name, *spreads] for name, spreads in ratios.items()],
+    )
+    fixed_worst = min(spread.median for mode in longest for spread in ratios[mode.name])
+    return {
+        "worst_load_vs_plain": min(spread.median for spread in ratios[SURVIVAL]),
+        "worst_load_fixed_vs_plain": fixed_worst,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

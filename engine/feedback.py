@@ -1,0 +1,148 @@
+"""What became of the drafts, told to the learners that chose them.
+
+A chosen draft's outcome is known at once. A drafter that the decision wants evaluated is scored at
+its position when the verified text settles it: a free one in every round, another in one call for
+many positions, about once in a longest draft's length of text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.drafters.drafter import Outcome as Scored
+from engine.drafters.drafter import ScoreRequest
+from engine.guarded_drafter import GuardedDrafter
+from engine.scheduler import Step
+from engine.sequence import Sequence as LiveSequence
+from policies.cost_model import CostModel
+from policies.selector import Decision, Learner, Outcome
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A sequence's last learner, and the open evaluations by drafter and position."""
+
+    learner: Learner
+    open: dict[str, dict[int, Decision]] = field(default_factory=dict)
+
+
+class Feedback:
+    """Collects the outcomes of a round, and tells them at its end."""
+
+    def __init__(self, drafters: Mapping[str, GuardedDrafter], costs: CostModel) -> None:
+        self._drafters = drafters
+        self._costs = costs
+        self._watched: dict[str, _Watched] = {}
+        self._outcomes: dict[int, tuple[Learner, list[Outcome]]] = {}
+
+    def expect(self, sequence: LiveSequence, learner: Learner, decision: Decision) -> None:
+        """Watches over a decision that `learner` has made for the sequence's next round."""
+        watched = self._watched.get(sequence.id)
+        if watched is None or watched.learner is not learner:
+            watched = self._watched[sequence.id] = _Watched(learner)
+        for name in decision.evaluated:
+            if name in self._drafters:
+                watched.open.setdefault(name, {})[len(sequence.tokens)] = decision
+
+    def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
+        """What a decoding step's draft came to. One that was never made says nothing."""
+        chosen = step.decision
+        watched = self._watched.get(step.sequence.id)
+        if watched is None or chosen.id < 0 or (chosen.drafter is not None and not step.draft):
+            return
+        outcome = Outcome(
+            chosen.id, chosen.table_version, chosen.drafter, len(step.draft), num_accepted, is_cut
+        )
+        self._tell(watched.learner, outcome)
+
+    def conclude(self, going_on: Sequence[LiveSequence], ended: Sequence[LiveSequence]) -> None:
+        """Scores what is settled and tells the learners; all then forget what has `ended`.
+
+        Free drafters hear of every ended sequence, as they may learn from it.
+        """
+        for drafter in self._drafters.values():
+            due = [s for s in going_on if self._is_due(drafter, s)]
+            last = [s for s in ended if self._hears_the_end(drafter, s)]
+            if (due or last) and not drafter.is_masked:
+                self._score(drafter, due, last)
+            if ended:
+                drafter.forget([sequence.id for sequence in ended])
+        for learner, outcomes in self._outcomes.values():
+            learner.observe(outcomes)
+        self._outcomes.clear()
+        for sequence in ended:
+            watched = self._watched.pop(sequence.id, None)
+            if watched is not None:
+                watched.learner.forget([sequence.id])
+
+    def _tell(self, learner: Learner, outcome: Outcome) -> None:
+        self._outcomes.setdefault(id(learner), (learner, []))[1].append(outcome)
+
+    def _open(self, drafter: GuardedDrafter, sequence: LiveSequence) -> dict[int, Decision]:
+        watched = self._watched.get(sequence.id)
+        return watched.open.get(drafter.name, {}) if watched else {}
+
+    def _hears_the_end(self, drafter: GuardedDrafter, sequence: LiveSequence) -> bool:
+        if not drafter.is_free:
+            return bool(self._open(drafter, sequence))
+        return sequence.num_generated > 0 and sequence.may_use(drafter.name)
+
+    def _is_due(self, drafter: GuardedDrafter, sequence: LiveSequence) -> bool:
+        pending = self._open(drafter, sequence)
+        if not pending or drafter.is_free:
+            return bool(pending)
+        return next(iter(pending)) + 2 * drafter.max_draft_length <= len(sequence.tokens)
+
+    def _score(
+        self, drafter: GuardedDrafter, due: Sequence[LiveSequence], last: Sequence[LiveSequence]
+    ) -> None:
+        requests = [_score_request(sequence, finished=False) for sequence in due]
+        requests += [_score_request(sequence, finished=True) for sequence in last]
+        started = time.perf_counter()
+        scored = drafter.score(requests)
+        seconds = time.perf_counter() - started
+        num_settled = 0
+        for sequence, outcomes in zip([*due, *last], scored, strict=True):
+            pending = self._open(drafter, sequence)
+            for outcome in outcomes:
+                decision = pending.pop(outcome.base_length, None)
+                if decision is not None:
+                    num_settled += 1
+                    self._tell_evaluated(sequence, drafter.name, decision, outcome)
+            self._drop_settled(drafter, sequence, pending)
+        self._costs.observe_evaluation(drafter.name, num_settled, seconds)
+
+    def _tell_evaluated(
+        self, sequence: LiveSequence, name: str, decision: Decision, scored: Scored
+    ) -> None:
+        outcome = Outcome(
+            decision.id,
+            decision.table_version,
+            name,
+            scored.num_offered,
+            scored.accept_length,
+            scored.censored,
+        )
+        self._tell(self._watched[sequence.id].learner, outcome)
+
+    @staticmethod
+    def _drop_settled(
+        drafter: GuardedDrafter, sequence: LiveSequence, pending: dict[int, Decision]
+    ) -> None:
+        """Positions that were settled and not reported never will be."""
+        last = len(sequence.tokens) - drafter.max_draft_length
+        for position in [position for position in pending if position < last]:
+            del pending[position]
+
+
+def _score_request(sequence: LiveSequence, finished: bool) -> ScoreRequest:
+    return ScoreRequest(
+        sequence.id,
+        sequence.request.tenant,
+        sequence.tokens,
+        sequence.num_prompt_tokens,
+        sequence.request.sampling,
+        finished,
+    )

@@ -1,0 +1,102 @@
+"""A drafter behind a guard: nothing that it says is believed unchecked, and no failure leaves it.
+
+Whatever is wrong with one draft, it becomes "no offer". A drafter that failed three times in a row
+is masked, and tried again after a rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from engine.drafters.drafter import Draft, Drafter, DraftRequest, Outcome, ScoreRequest
+
+_MAX_FAILURES = 3  # in a row, then the breaker opens
+_REST_ROUNDS = 1000  # rounds until an open breaker lets one draft through
+
+logger = logging.getLogger(__name__)
+
+
+class GuardedDrafter:
+    """The calls of `Drafter`, none of which raises; `pass_round` counts the rounds."""
+
+    def __init__(self, drafter: Drafter, vocab_size: int) -> None:
+        self.name = drafter.name
+        self.is_free = drafter.is_free
+        self.max_draft_length = drafter.max_draft_length
+        self.num_failures = 0
+        self._drafter = drafter
+        self._vocab_size = vocab_size
+        self._num_in_row = 0
+        self._num_rounds_to_rest = 0
+
+    @property
+    def is_masked(self) -> bool:
+        return self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0
+
+    def pass_round(self) -> None:
+        self._num_rounds_to_rest -= 1
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        none = [Draft(len(request.tokens)) for request in requests]
+        try:
+            drafts = self._drafter.draft(requests)
+            complete = len(drafts) == len(requests)
+        except Exception:
+            logger.exception("drafter %s failed", self.name)
+            complete = False
+        if not complete:
+            self._note(failed=True)
+            return none
+        valid = [self._is_valid(d, r) for d, r in zip(drafts, requests, strict=True)]
+        self._note(failed=not all(valid))
+        return [d if ok else n for d, ok, n in zip(drafts, valid, none, strict=True)]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+        try:
+            outcomes = self._drafter.score(requests)
+            valid = len(outcomes) == len(requests) and all(
+                map(_is_possible, (outcome for each in outcomes for outcome in each))
+            )
+        except Exception:
+            logger.exception("drafter %s failed to score", self.name)
+            valid = False
+        self._note(failed=not valid)
+        return outcomes if valid else [[] for _ in requests]
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        try:
+            self._drafter.forget(sequence_ids)
+        except Exception:
+            logger.exception("drafter %s failed to forget", self.name)
+            self.num_failures += 1
+
+    def _note(self, failed: bool) -> None:
+        self.num_failures += failed
+        self._num_in_row = self._num_in_row + 1 if failed else 0
+        if failed:
+            self._num_rounds_to_rest = _REST_ROUNDS
+
+    def _is_valid(self, draft: Draft, request: DraftRequest) -> bool:
+        return (
+            isinstance(draft, Draft)
+            and isinstance(draft.tokens, tuple)
+            and _is_count(draft.match_length)
+            and _is_count(draft.streak)
+            and draft.base_length == len(request.tokens)
+            and len(draft.tokens) <= request.draft_length
+            and all(type(t) is int and 0 <= t < self._vocab_size for t in draft.tokens)
+        )
+
+
+def _is_possible(outcome: Outcome) -> bool:
+    return (
+        isinstance(outcome, Outcome)
+        and _is_count(outcome.num_offered)
+        and _is_count(outcome.accept_length)
+        and outcome.accept_length <= outcome.num_offered
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0

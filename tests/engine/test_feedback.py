@@ -1,0 +1,223 @@
+"""Learners hear what became of their decisions: once, truly, and of nothing that never was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+
+import pytest
+from tiny_models import run_all, tiny_engine
+from tiny_requests import drafter, request
+
+from engine.drafters.drafter import Draft, Drafter, DraftRequest, ScoreRequest
+from engine.drafters.drafter import Outcome as Scored
+from engine.engine import Engine
+from engine.request import GenerationRequest
+from policies.selector import Context, Decision, Outcome
+
+FOREVER = GenerationRequest("a", (1, 2, 3), 40, ignore_eos=True)
+
+
+class Recording:
+    """A learner that always decides the same, and keeps what it hears."""
+
+    def __init__(self, arm: str | None, draft_length: int, evaluated: Sequence[str] = ()) -> None:
+        self._ids = count()
+        self._arm = (arm, draft_length, tuple(evaluated))
+        self.contexts: list[Context] = []
+        self.heard: list[Outcome] = []
+        self.forgotten: list[str] = []
+
+    def choose(self, contexts: Sequence[Context]) -> list[Decision]:
+        self.contexts += contexts
+        name, length, evaluated = self._arm
+        return [Decision(name, length, 1.0, 3, next(self._ids), evaluated) for _ in contexts]
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        assert outcomes, "nothing to say is not said"
+        self.heard += outcomes
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        self.forgotten += sequence_ids
+
+
+class Oracle:
+    """Drafts `text` from where the sequence is, and counts how it is asked to score."""
+
+    is_free = False
+    max_draft_length = 4
+
+    def __init__(self, text: Sequence[int], num_wrong: int = 0) -> None:
+        self.name = "oracle"
+        self._text = list(text)
+        self._num_wrong = num_wrong
+        self.scored_at: list[int] = []
+        self.failing: Callable[[], list[Scored]] | None = None
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [self._draft(each) for each in requests]
+
+    def _draft(self, asked: DraftRequest) -> Draft:
+        j = len(asked.tokens)
+        tokens = self._text[j : j + asked.draft_length]
+        wrong = [(token + 1) % 50 for token in tokens[len(tokens) - self._num_wrong :]]
+        return Draft(j, tuple(tokens[: len(tokens) - self._num_wrong] + wrong))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Scored]]:
+        self.scored_at += [len(each.tokens) for each in requests]
+        if self.failing is not None:
+            return [self.failing() for _ in requests]
+        first = requests[0].num_prompt_tokens
+        return [[Scored(j, 4, 4) for j in range(first, len(each.tokens) - 4)] for each in requests]
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="engine.guarded_drafter")
+
+
+def text_of(asked: GenerationRequest) -> list[int]:
+    emissions = run_all(tiny_engine(), [asked])[asked.sequence_id]
+    return [*asked.prompt_ids, *(token for each in emissions for token in each.token_ids)]
+
+
+def run(
+    drafters: Sequence[Drafter], learner: Recording, asked: GenerationRequest = FOREVER
+) -> Engine:
+    engine = tiny_engine(drafters)
+    engine.use_selectors(learner, {})
+    run_all(engine, [asked])
+    return engine
+
+
+def test_a_chosen_draft_is_told_with_its_decision() -> None:
+    learner = Recording("oracle", 3)
+    run([Oracle(text_of(FOREVER), num_wrong=1)], learner)
+    full, *_ = learner.heard
+    assert full == Outcome(0, 3, "oracle", 3, 2)
+    assert [outcome.decision_id for outcome in learner.heard] == list(range(len(learner.heard)))
+
+
+def test_plain_decoding_is_an_arm_too() -> None:
+    learner = Recording(None, 0)
+    run([Oracle(text_of(FOREVER))], learner)
+    assert set(learner.heard) == {Outcome(i, 3, None, 0, 0) for i in range(38)}
+
+
+def test_a_draft_that_never_came_says_nothing() -> None:
+    learner = Recording("oracle", 3)
+    run([Oracle([])], learner)
+    assert learner.contexts
+    assert learner.heard == []
+
+
+def test_a_draft_cut_by_the_end_of_the_text_says_at_least() -> None:
+    end = text_of(FOREVER)[9]
+    asked = GenerationRequest("a", (1, 2, 3), 40, stop_token_ids=(end,), ignore_eos=True)
+    learner = Recording("oracle", 4)
+    run([Oracle(text_of(FOREVER))], learner, asked)
+    *_, last = learner.heard
+    assert last.is_cut
+    assert last.accept_length < last.num_offered
+    assert not any(outcome.is_cut for outcome in learner.heard[:-1])
+
+
+def test_a_costly_drafter_is_scored_in_one_call_for_many_positions() -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Oracle(text_of(FOREVER))
+    run([oracle], learner)
+    scores = [outcome for outcome in learner.heard if outcome.drafter == "oracle"]
+    assert len({outcome.decision_id for outcome in scores}) == len(scores) >= 30
+    assert len(oracle.scored_at) <= 38 // 4 + 2
+
+
+def test_a_free_drafter_is_scored_as_soon_as_the_text_tells() -> None:
+    asked = request(1, 0.0, max_tokens=30, ignore_eos=True)
+    learner = Recording(None, 0, ["prompt_lookup"])
+    engine = tiny_engine([drafter("prompt_lookup")])
+    engine.use_selectors(learner, {})
+    engine.submit(asked)
+    num_heard = []
+    while engine.has_work:
+        engine.step()
+        num_heard.append(sum(o.drafter is not None for o in learner.heard))
+    assert num_heard[-1] == len(learner.contexts)
+    assert num_heard[len(num_heard) // 2] > 0
+
+
+def test_a_drafter_that_is_not_asked_for_is_not_scored() -> None:
+    oracle = Oracle(text_of(FOREVER))
+    run([oracle], Recording(None, 0))
+    assert oracle.scored_at == []
+
+
+def raising() -> list[Scored]:
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        raising,
+        lambda: [Scored(5, 4, 5)],
+        lambda: [Scored(5, 4, -1)],
+        lambda: [Scored(5, 4, 1.5)],  # type: ignore[arg-type]
+        lambda: [None],
+    ],
+    ids=["raises", "more than offered", "less than nothing", "a float", "no outcome"],
+)
+def test_a_wrong_score_is_a_failure_and_not_a_lesson(failing: Callable[[], list[Scored]]) -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Oracle(text_of(FOREVER))
+    oracle.failing = failing
+    engine = run([oracle], learner)
+    assert all(outcome.drafter is None for outcome in learner.heard)
+    assert engine.counters().num_drafter_failures == {"oracle": 3}
+    assert len(oracle.scored_at) == 3, "then it is masked"
+
+
+def test_what_is_replaced_in_mid_sequence_hears_of_its_own_decisions_only() -> None:
+    first, second = Recording(None, 0, ["suffix"]), Recording("suffix", 4)
+    engine = tiny_engine([drafter("suffix")])
+    engine.use_selectors(first, {})
+    engine.submit(request(2, 0.0, max_tokens=40, ignore_eos=True))
+    for _ in range(10):
+        engine.step()
+    engine.use_selectors(second, {})
+    while engine.has_work:
+        engine.step()
+    assert max(outcome.decision_id for outcome in first.heard) < len(first.contexts)
+    assert max(outcome.decision_id for outcome in second.heard) < len(second.contexts)
+    assert second.forgotten == ["2"]
+
+
+def test_a_cancelled_sequence_is_forgotten() -> None:
+    learner = Recording("oracle", 2)
+    engine = tiny_engine([Oracle(text_of(FOREVER))])
+    engine.use_selectors(learner, {})
+    engine.submit(FOREVER)
+    for _ in range(5):
+        engine.step()
+    engine.cancel("a")
+    assert learner.forgotten == ["a"]
+
+
+def test_contexts_carry_the_load_of_the_step() -> None:
+    learner = Recording(None, 0)
+    engine = tiny_engine([drafter("suffix")])
+    engine.use_selectors(learner, {})
+    run_all(engine, [request(i, 0.0, max_tokens=20, ignore_eos=True) for i in range(3)])
+    load = max((c.load for c in learner.contexts), key=lambda load: load.num_sequences)
+    assert load.num_sequences == 3
+    assert load.num_tokens >= 3
+    assert load.num_kv_entries > 3
+
+
+def test_a_streak_grows_while_a_costly_drafter_is_right_and_ends_with_an_error() -> None:
+    right, wrong = Recording("oracle", 2), Recording("oracle", 2)
+    run([Oracle(text_of(FOREVER))], right)
+    run([Oracle(text_of(FOREVER), num_wrong=1)], wrong)
+    assert [context.streaks.get("oracle") for context in right.contexts[:4]] == [None, 2, 4, 6]
+    assert [context.streaks.get("oracle") for context in wrong.contexts[:4]] == [None, 0, 0, 0]
