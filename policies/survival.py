@@ -1,12 +1,12 @@
 """Contextual survival: the arm with the most expected tokens beyond what its seconds are worth.
 
-Expected accept lengths come from a table that all requests share, keyed by a small context per
-drafter; prices from the present load. At high load it falls to plain decoding by itself.
+Expected accept lengths come from a table that all requests of a tenant share, keyed by a small
+context per drafter; prices from the present load. At high load it falls to plain decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +60,12 @@ class SurvivalSelector:
         self._generator = generator
         self._rate = Rate()
         self._version = self._settings.incarnation * _INCARNATION
+        self.table = SurvivalTable(
+            len(arms.names),
+            self._settings.features.num_cells,
+            arms.max_length,
+            self._settings.shrinkage,
+        )
         self._set_arms(arms)
 
     @property
@@ -72,21 +78,13 @@ class SurvivalSelector:
         Open decisions are let go. `prices` are those of the new arms.
         """
         self._prices = prices
-        old_arms, old = self._arms, self.table
+        places = [self._arms.index.get(name, -1) for name in arms.names]
+        self.table.use_drafters(np.array(places, np.int64), arms.max_length)
         self._set_arms(arms)
-        depth = min(arms.max_length, old_arms.max_length)
-        for drafter, name in enumerate(arms.names):
-            if name in old_arms.index:
-                place = old_arms.index[name]
-                self.table.num_at_risk[drafter, :, :depth] = old.num_at_risk[place, :, :depth]
-                self.table.num_passed[drafter, :, :depth] = old.num_passed[place, :, :depth]
 
     def _set_arms(self, arms: Arms) -> None:
         self._arms = arms
         num_drafters, settings = len(arms.names), self._settings
-        self.table = SurvivalTable(
-            num_drafters, settings.features.num_cells, arms.max_length, settings.shrinkage
-        )
         self._correction = Correction(
             num_drafters, settings.correction_weight or 1.0, settings.correction_kept
         )
@@ -94,6 +92,7 @@ class SurvivalSelector:
             settings.ledger_size,
             {
                 "row": (1, np.int64),
+                "tenant": (1, np.int64),
                 "cells": (num_drafters, np.int64),
                 "unheard": (num_drafters, np.bool_),
                 "chosen": (1, np.int64),
@@ -114,8 +113,8 @@ class SurvivalSelector:
         prices = self._prices.seconds(load)
         seconds = prices[self._arms.drafters, lengths]
         rate = self._rate.per_second(load.num_sequences, float(prices[0, 0]))
-        rows = self._correction.rows(contexts)
-        values = self._expected(rows, cells, lengths) - rate * seconds
+        rows, tenants = self._correction.rows(contexts), self.table.rows(contexts)
+        values = self._expected(rows, tenants, cells, lengths) - rate * seconds
         chosen = np.where(allowed, values, -np.inf).argmax(axis=1)
         at = np.arange(len(contexts))
         drafters, length = self._arms.drafters[chosen], lengths[at, chosen]
@@ -127,14 +126,23 @@ class SurvivalSelector:
         self._ledger["seconds"][slots, 0] = seconds[at, chosen]
         self._ledger["num_sequences"][slots, 0] = load.num_sequences
         self._ledger["row"][slots, 0] = rows
-        sampled = self._sampled(offers, cells, load, float(prices[0, 0]))
+        self._ledger["tenant"][slots, 0] = tenants
+        num_heard = self.table.num_at_risk[tenants[:, None], np.arange(cells.shape[1]), cells, 0]
+        sampled = self._sampled(offers, num_heard, load, float(prices[0, 0]))
         sampled[at, drafters] = False
         return self._decisions(drafters, length, ids, sampled)
 
-    def _expected(self, rows: Ints, cells: Ints, lengths: Ints) -> Floats:
+    def take(self) -> dict[str, Floats]:
+        return self.table.take()
+
+    def use(self, merged: Mapping[str, Floats], start: Floats) -> None:
+        self.table.use(merged, start)
+        self._version += 1
+
+    def _expected(self, rows: Ints, tenants: Ints, cells: Ints, lengths: Ints) -> Floats:
         """Accepted tokens of every arm, by sequence."""
-        drafters = self._arms.drafters
-        expected: Floats = self.table.expected[drafters, cells[:, drafters], lengths]
+        drafters, table = self._arms.drafters, self.table.expected(tenants)
+        expected: Floats = table[tenants[:, None], drafters, cells[:, drafters], lengths]
         if self._settings.correction_weight is not None:
             expected = expected * self._correction.factors(rows)[:, drafters]
         return expected
@@ -156,8 +164,8 @@ class SurvivalSelector:
         self._observe_rate(slots, drafters, accepted)
         at_risk = np.where(is_cut, accepted, np.minimum(accepted + 1, offered))
         self._observe_requests(slots, drafters, offered, accepted)
-        cells = self._ledger["cells"][slots, drafters]
-        self.table.add(drafters, cells, at_risk, accepted)
+        cells, tenants = self._ledger["cells"][slots, drafters], self._ledger["tenant"][slots, 0]
+        self.table.add(tenants, drafters, cells, at_risk, accepted)
         self._version += 1
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
@@ -183,16 +191,16 @@ class SurvivalSelector:
         told = self._ledger["row"][slots, 0] >= 0
         slots, drafters = slots[told], drafters[told]
         cells = self._ledger["cells"][slots, drafters]
-        expected = self.table.expected[drafters, cells, offered[told]]
+        tenants = self._ledger["tenant"][slots, 0]
+        expected = self.table.expected(tenants)[tenants, drafters, cells, offered[told]]
         rows = self._ledger["row"][slots, 0]
         self._correction.observe(rows, drafters, accepted[told], expected)
 
-    def _sampled(self, offers: Ints, cells: Ints, load: Load, plain_s: float) -> Bools:
+    def _sampled(self, offers: Ints, num_heard: Floats, load: Load, plain_s: float) -> Bools:
         """Which drafters to score, by sequence, as if none of them was chosen."""
         settings = self._settings
         with np.errstate(divide="ignore", invalid="ignore"):
             share = settings.evaluation_share * (plain_s / self._prices.evaluation_seconds(load))
-        num_heard = self.table.num_at_risk[np.arange(cells.shape[1]), cells, 0]
         novelty = settings.novelty / (settings.novelty + num_heard)
         share = share * np.maximum(novelty, settings.least_evaluation)
         sampled = (offers > 0) & (self._generator.random(offers.shape) < share)

@@ -1,4 +1,4 @@
-"""How long drafts survive: integer counts by drafter, context cell and depth, and what they say.
+"""How long drafts survive: counts by tenant, drafter, context cell and depth, and what they say.
 
 The estimate is the product-limit one (Kaplan and Meier, 1958), so that a draft that was accepted
 whole, which says "at least", counts in full.
@@ -6,12 +6,14 @@ whole, which says "at least", counts in full.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.arms import Floats, Ints
+from policies.rows import Rows
+from policies.selector import Context
 
 _STALE = 1.02
 
@@ -26,68 +28,106 @@ class Shrinkage:
 
 
 class SurvivalTable:
-    """`num_at_risk[d, c, i]` drafts reached depth i + 1, `num_passed[d, c, i]` were accepted there.
+    """`num_at_risk[t, d, c, i]` drafts reached depth i + 1, `num_passed[t, d, c, i]` were accepted
+    there; `rows` says which t a tenant has. Whole numbers, but for those that others have aged.
 
     Pass rates are shrunk from context cell to drafter, and there from one depth to the depth
     before, the first to the prior.
     """
 
     def __init__(self, num_drafters: int, num_cells: int, max_length: int, shrinkage: Shrinkage):
-        self._shape = (num_drafters, num_cells, max_length)
+        self._shape = (2, num_drafters, num_cells, max_length)
         self._shrinkage = shrinkage
-        self.num_at_risk: NDArray[np.int64] = np.zeros(self._shape, np.int64)
-        self.num_passed: NDArray[np.int64] = np.zeros(self._shape, np.int64)
-        self._expected: Floats = np.zeros(0)
-        self._num_drafts = 0
-        self._num_expected_from = -1  # drafts that `_expected` has seen
+        self._rows = Rows("tenant", 2, num_drafters * num_cells * max_length)
+        self._expected: Floats = np.zeros((0, num_drafters, num_cells, max_length + 1))
+        self._num_drafts: Floats = np.zeros(0)
+        self._num_expected_from: Floats = np.zeros(0)  # drafts that `_expected` has seen
 
     @property
-    def num_bytes(self) -> int:
-        return 3 * self.num_at_risk.nbytes
+    def num_at_risk(self) -> Floats:
+        return self._counts[:, 0]
 
-    def add(self, drafters: Ints, cells: Ints, at_risk: Ints, passed: Ints) -> None:
+    @property
+    def num_passed(self) -> Floats:
+        return self._counts[:, 1]
+
+    def rows(self, contexts: Sequence[Context]) -> Ints:
+        """Each context's tenant's."""
+        rows = self._rows.of(contexts)
+        num_new = len(self._rows.sums) - len(self._expected)
+        if num_new:
+            nothing = np.zeros((num_new, *self._expected.shape[1:]))
+            self._expected = np.concatenate([self._expected, nothing])
+            self._forget_expected()
+        return rows
+
+    def add(self, rows: Ints, drafters: Ints, cells: Ints, at_risk: Ints, passed: Ints) -> None:
         """Counts drafts that reached depth `at_risk` and of which `passed` tokens were accepted."""
-        _, num_cells, max_length = self._shape
-        flat = drafters * num_cells + cells
+        _, num_drafters, num_cells, max_length = self._shape
+        counts = self._rows.sums.reshape(-1, max_length)
+        flat = (2 * rows * num_drafters + drafters) * num_cells + cells
         depths = np.arange(max_length)
-        np.add.at(self.num_at_risk.reshape(-1, max_length), flat, depths < at_risk[:, None])
-        np.add.at(self.num_passed.reshape(-1, max_length), flat, depths < passed[:, None])
-        self._num_drafts += len(drafters)
+        np.add.at(counts, flat, depths < at_risk[:, None])
+        np.add.at(counts, flat + num_drafters * num_cells, depths < passed[:, None])
+        np.add.at(self._num_drafts, rows, 1)
 
-    def merge(self, num_at_risk: Ints, num_passed: Ints) -> None:
-        """Adds counts that others have gathered."""
-        self.num_at_risk += num_at_risk
-        self.num_passed += num_passed
-        self._num_expected_from = -1
+    def take(self) -> dict[str, Floats]:
+        """By tenant, drafts at risk and passed that were counted here since the last time."""
+        return {key: added.reshape(self._shape) for key, added in self._rows.take().items()}
 
-    @property
-    def expected(self) -> Floats:
-        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0.
+    def use(self, merged: Mapping[str, Floats], start: Floats) -> None:
+        flat = {key: counts.reshape(2, -1) for key, counts in merged.items()}
+        self._rows.use(flat, start.reshape(2, -1))
+        self._forget_expected()
+
+    def use_drafters(self, places: Ints, max_length: int) -> None:
+        """`places` has the present place of each drafter from now on, -1 if it is new."""
+        sums, added = self._moved(self._rows.sums, places, max_length), self._rows.added
+        self._rows.replace(sums, self._moved(added, places, max_length))
+        self._shape = (2, len(places), self._shape[2], max_length)
+        num_rows = len(self._expected)
+        self._expected = np.zeros((num_rows, len(places), self._shape[2], max_length + 1))
+        self._forget_expected()
+
+    def expected(self, rows: Ints) -> Floats:
+        """Tokens accepted of a draft of k, at [t, d, c, k], for t in `rows`; 0 for k = 0.
 
         Computed anew when there are `_STALE` times the drafts, as it costs as much as a choice.
         """
-        if self._num_expected_from < 0 or self._num_drafts > _STALE * self._num_expected_from:
-            num_drafters, num_cells, max_length = self._shape
-            self._expected = np.zeros((num_drafters, num_cells, max_length + 1))
-            survival = np.cumprod(self.pass_rates, axis=2)
-            np.cumsum(survival, axis=2, out=self._expected[:, :, 1:])
-            self._num_expected_from = self._num_drafts
+        due = self._num_drafts[rows] > _STALE * self._num_expected_from[rows]
+        for row in np.unique(rows[due]).tolist() if due.any() else ():
+            survival = np.cumprod(self.pass_rates(row), axis=2)
+            np.cumsum(survival, axis=2, out=self._expected[row, :, :, 1:])
+            self._num_expected_from[row] = self._num_drafts[row]
         return self._expected
 
-    @property
-    def pass_rates(self) -> Floats:
+    def pass_rates(self, row: int) -> Floats:
         """By drafter, cell and depth, after shrinkage."""
         weight = self._shrinkage.cell_weight
-        base = self._drafter_rates()[:, None, :]
-        rates: Floats = (self.num_passed + weight * base) / (self.num_at_risk + weight)
+        at_risk, passed = self.num_at_risk[row], self.num_passed[row]
+        base = self._drafter_rates(at_risk.sum(axis=1), passed.sum(axis=1))[:, None, :]
+        rates: Floats = (passed + weight * base) / (at_risk + weight)
         return rates
 
-    def _drafter_rates(self) -> Floats:
-        at_risk, passed = self.num_at_risk.sum(axis=1), self.num_passed.sum(axis=1)
+    def _drafter_rates(self, at_risk: Floats, passed: Floats) -> Floats:
         weight = self._shrinkage.drafter_weight
-        rates = np.empty(at_risk.shape)
+        rates: Floats = np.empty(at_risk.shape)
         before = np.full(len(rates), self._shrinkage.prior)
-        for depth in range(rates.shape[1]):
+        for depth in range(at_risk.shape[1]):
             before = (passed[:, depth] + weight * before) / (at_risk[:, depth] + weight)
             rates[:, depth] = before
         return rates
+
+    @property
+    def _counts(self) -> Floats:
+        return self._rows.sums.reshape(-1, *self._shape)
+
+    def _moved(self, sums: Floats, places: Ints, max_length: int) -> Floats:
+        old = sums.reshape(-1, *self._shape)[:, :, places, :, :max_length]
+        new = np.zeros((*old.shape[:-1], max_length))
+        new[..., : old.shape[-1]] = np.where(places[:, None, None] >= 0, old, 0.0)
+        return new.reshape(len(sums), 2, -1)
+
+    def _forget_expected(self) -> None:
+        self._num_drafts = self.num_at_risk[: len(self._expected), :, :, 0].sum(axis=(1, 2))
+        self._num_expected_from = np.full(len(self._expected), -1.0)
