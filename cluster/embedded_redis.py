@@ -131,6 +131,15 @@ class EmbeddedRedis:
         while self._locks:
             self._locks.pop().close()
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it answers, or is about to: one that was started here has not ended."""
+        if self._process is not None:
+            return self._process.poll() is None
+        with contextlib.suppress(RedisError, OSError), connect(self.url, timeout_s=1.0) as client:
+            return bool(client.ping())
+        return False
+
     def _take_lock(self, name: str, timeout_s: float) -> bool:
         lock = (self._folder / name).open("ab")
         deadline_s = time.monotonic() + timeout_s
@@ -161,7 +170,7 @@ class EmbeddedRedis:
             had_data = data.exists() and any(data.iterdir())
             data.mkdir(mode=0o700, exist_ok=True)
             self._process = self._spawn(binary, data)
-            if self._is_up() or not had_data:
+            if self._waits_until_up() or not had_data:
                 return
             _stop(self._process)
             aside = _unused(self._folder, "data.unreadable")
@@ -193,8 +202,8 @@ class EmbeddedRedis:
                 pass_fds=[self._locks[-1].fileno()],
             )
 
-    def _is_up(self) -> bool:
-        """Waits until the server answers or has ended."""
+    def _waits_until_up(self) -> bool:
+        """Whether the server answers; not if it ends before."""
         deadline_s = time.monotonic() + START_S
         client = connect(self.url, timeout_s=1.0)
         while time.monotonic() < deadline_s:
@@ -208,7 +217,7 @@ class EmbeddedRedis:
         return False
 
     def _wait_until_ready(self) -> None:
-        if not self._is_up():
+        if not self._waits_until_up():
             log = self._log.read_text(errors="replace") if self._log.exists() else ""
             raise EmbeddedRedisError(f"the private server does not answer: {log[-1000:].strip()}")
         with connect(self.url, timeout_s=1.0) as client:

@@ -1,13 +1,14 @@
 """Contextual survival: the arm with the most expected tokens beyond what its seconds are worth.
 
-Expected accept lengths come from a table that all requests of a tenant share, keyed by a small
-context per drafter; prices from the present load. At high load it falls to plain decoding.
+Expected accept lengths come from a table that requests share, keyed by a small context per drafter;
+prices from the present load. At high load it falls to plain decoding by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ _INCARNATION = 1 << 32
 class Survival:
     """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
     which was not chosen may cost: what costs next to nothing is always scored, the rest a sample.
+    `scope` says who shares a table.
 
     `correction_weight` is what "as the table says" counts for, in expected tokens, against a
     request's own record; None leaves requests as the table says. `correction_kept` of that record
@@ -34,6 +36,7 @@ class Survival:
     drafter is scored half as often, but never less than `least_evaluation` times as often.
     """
 
+    scope: Literal["tenant", "global"] = "global"
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
     evaluation_share: float = 0.05
@@ -65,6 +68,7 @@ class SurvivalSelector:
             self._settings.features.num_cells,
             arms.max_length,
             self._settings.shrinkage,
+            self._settings.scope,
         )
         self._set_arms(arms)
 

@@ -1,4 +1,4 @@
-"""How long drafts survive: counts by tenant, drafter, context cell and depth, and what they say.
+"""How long drafts survive: counts by drafter, context cell and depth, and what they say.
 
 The estimate is the product-limit one (Kaplan and Meier, 1958), so that a draft that was accepted
 whole, which says "at least", counts in full.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.arms import Floats, Ints
-from policies.rows import Rows
+from policies.rows import Rows, Scope
 from policies.selector import Context
 
 _STALE = 1.02
@@ -29,16 +29,24 @@ class Shrinkage:
 
 class SurvivalTable:
     """`num_at_risk[t, d, c, i]` drafts reached depth i + 1, `num_passed[t, d, c, i]` were accepted
-    there; `rows` says which t a tenant has. Whole numbers, but for those that others have aged.
+    there; `rows` says which t a sequence has, by `scope` its tenant's or everyone's. Whole numbers,
+    unless they have aged.
 
     Pass rates are shrunk from context cell to drafter, and there from one depth to the depth
     before, the first to the prior.
     """
 
-    def __init__(self, num_drafters: int, num_cells: int, max_length: int, shrinkage: Shrinkage):
+    def __init__(
+        self,
+        num_drafters: int,
+        num_cells: int,
+        max_length: int,
+        shrinkage: Shrinkage,
+        scope: Scope = "global",
+    ) -> None:
         self._shape = (2, num_drafters, num_cells, max_length)
         self._shrinkage = shrinkage
-        self._rows = Rows("tenant", 2, num_drafters * num_cells * max_length)
+        self._rows = Rows(scope, 2, num_drafters * num_cells * max_length)
         self._expected: Floats = np.zeros((0, num_drafters, num_cells, max_length + 1))
         self._num_drafts: Floats = np.zeros(0)
         self._num_expected_from: Floats = np.zeros(0)  # drafts that `_expected` has seen
@@ -52,7 +60,7 @@ class SurvivalTable:
         return self._counts[:, 1]
 
     def rows(self, contexts: Sequence[Context]) -> Ints:
-        """Each context's tenant's."""
+        """The t of each context."""
         rows = self._rows.of(contexts)
         num_new = len(self._rows.sums) - len(self._expected)
         if num_new:
@@ -72,7 +80,7 @@ class SurvivalTable:
         np.add.at(self._num_drafts, rows, 1)
 
     def take(self) -> dict[str, Floats]:
-        """By tenant, drafts at risk and passed that were counted here since the last time."""
+        """By tenant or for all, drafts at risk and passed, as counted since the last time."""
         return {key: added.reshape(self._shape) for key, added in self._rows.take().items()}
 
     def use(self, merged: Mapping[str, Floats], start: Floats) -> None:

@@ -32,9 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tokenizers": frozenset({"engine", "training", "benchmarks"}),
     "gguf": frozenset({"engine"}),
     "accelerate": frozenset({"engine", "training"}),
-    "numpy": frozenset(
-        {"policies", "engine", "cluster", "deployments", "training", "benchmarks"}
-    ),
+    "numpy": frozenset({"policies", "engine", "cluster", "deployments", "training", "benchmarks"}),
     "ray": frozenset({"deployments"}),
     "fastapi": frozenset({"deployments"}),
     "starlette": frozenset({"deployments"}),

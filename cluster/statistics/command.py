@@ -10,6 +10,7 @@ from pathlib import Path
 
 from redis import Redis
 
+from cluster.config import RedisSection
 from cluster.embedded_redis import EmbeddedRedisError, redis_url, state_folder
 from cluster.statistics.client import UrlError, connect, masked
 from cluster.statistics.document import DocumentError, export, import_part, parse
@@ -21,7 +22,7 @@ from cluster.statistics.store import Lifetimes, Reading, StoreError
 
 TIMEOUT_S = 5.0
 MAX_TABLES = 1_000_000
-HALF_LIFE_S = 3 * 86400.0
+HALF_LIFE_S = RedisSection().half_life_s
 MAX_DOCUMENT_BYTES = 2**30
 
 Command = Callable[[Redis, argparse.Namespace], None]

@@ -35,17 +35,17 @@ class ExchangeSettings:
     max_tables: int = 32
     max_folds: int = 4
     silence_s: float = 900.0
-    max_cells: int = 200_000
+    max_cells: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeCounters:
     """`writer` is what became of what was counted here; `last_error` is None while all is well."""
 
-    writer: Tally
-    num_failures: int
-    num_histories_lost: int
-    last_error: str | None
+    writer: Tally = field(default_factory=Tally)
+    num_failures: int = 0
+    num_histories_lost: int = 0
+    last_error: str | None = None
 
 
 class Exchange:
@@ -122,25 +122,32 @@ class Exchange:
     def _exchange(self) -> None:
         if self._told is None:
             self._read()
-        self._flush(self._settings.max_batches)
-        if self._num_steps % self._settings.steps_per_read == 0:
+        max_batches = self._settings.max_batches
+        is_certain = self._flush(max_batches)
+        if not is_certain or self._num_steps % self._settings.steps_per_read == 0:
             self._read()
+            if not self._flush(max_batches):  # of what was found to be lost, too
+                self._read()
             for _ in range(self._settings.max_folds):
                 if not self._fold():
                     break
         self._num_steps += 1
 
-    def _flush(self, max_batches: int) -> None:
+    def _flush(self, max_batches: int) -> bool:
+        """Whether it is known what the store has now, without reading."""
+        is_certain = True
         for _ in range(max_batches):
             with self._lock:
                 batch = self._writer.next_batch(self._now_us)
             if batch is None:
-                return
+                break
             receipt = self._store.merge(batch)
             self._tell(receipt.now_us)
             with self._lock:
                 changes = self._writer.settle(receipt)
             self._replica.merged(batch, receipt, changes)
+            is_certain = is_certain and changes is not None
+        return is_certain
 
     def _read(self) -> None:
         """Everything that has changed, at the start all there is."""

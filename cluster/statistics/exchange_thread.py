@@ -5,16 +5,29 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
-from cluster.statistics.exchange import Exchange
+from cluster.statistics.exchange import ExchangeCounters
 
 logger = logging.getLogger(__name__)
+
+
+class Stepped(Protocol):
+    """An exchange, of counts or of what learners learn."""
+
+    @property
+    def counters(self) -> ExchangeCounters: ...
+
+    def step(self) -> bool: ...
+
+    def finish(self) -> bool: ...
 
 
 class ExchangeThread:
     """A context manager: leaving it sends what is left, bounded by the store's timeouts."""
 
-    def __init__(self, exchange: Exchange, interval_s: float = 0.25) -> None:
+    def __init__(self, exchange: Stepped, interval_s: float = 0.25) -> None:
         self._exchange = exchange
         self._interval_s = interval_s
         self._stopping = threading.Event()
@@ -31,17 +44,20 @@ class ExchangeThread:
     def _run(self) -> None:
         generator = random.Random()
         is_well = True
-        while True:
-            was_well, is_well = is_well, self._step()
-            if was_well and not is_well:
-                logger.warning("statistics: %s", self._exchange.counters.last_error)
-            if self._stopping.wait(self._interval_s * generator.uniform(0.8, 1.2)):
-                break
-        self._exchange.finish()
+        while not self._stopping.is_set():
+            is_well = self._guarded(self._exchange.step, is_well)
+            self._stopping.wait(self._interval_s * generator.uniform(0.8, 1.2))
+        self._guarded(self._exchange.finish, is_well)
 
-    def _step(self) -> bool:
+    def _guarded(self, work: Callable[[], bool], was_well: bool) -> bool:
+        """Whether it went well; of failures in a row only the first is told."""
+        error: str | None = None
         try:
-            return self._exchange.step()
-        except Exception:
-            logger.exception("statistics: a step failed; counts wait for the next")
-            return False
+            if work():
+                return True
+            error = self._exchange.counters.last_error
+        except Exception as unexpected:
+            error = f"{type(unexpected).__name__}: {unexpected}"
+        if was_well:
+            logger.warning("statistics: %s; counts wait", error)
+        return False

@@ -53,7 +53,7 @@ class Writer:
         self,
         new_id: Callable[[], str],
         lifetimes: Lifetimes | None = None,
-        max_cells: int = 200_000,
+        max_cells: int = 1_000_000,
     ) -> None:
         self._new_id = new_id
         self._lifetimes = lifetimes or Lifetimes()

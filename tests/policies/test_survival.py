@@ -101,17 +101,17 @@ def test_counts_of_others_are_worth_as_much_as_ones_own() -> None:
 def test_what_was_learnt_since_it_was_taken_stays() -> None:
     selector, offer = make(), context(lookup=8)
     learn(selector, offer, 2, 10)
-    first = selector.take()["t"]
+    first = selector.take()[""]
     learn(selector, offer, 2, 5)
-    selector.use({"t": 3 * first}, nothing_learnt(selector))
-    second = selector.take()["t"]
+    selector.use({"": 3 * first}, nothing_learnt(selector))
+    second = selector.take()[""]
     assert selector.table.num_at_risk[0, ARMS.index["lookup"], :, 0].sum() == 3 * 10 + 5
     assert (first[0, :, :, 0].sum(), second[0, :, :, 0].sum()) == (10, 5)
-    assert not selector.take()["t"].any()
+    assert not selector.take()[""].any()
 
 
 def test_tenants_learn_apart_and_a_new_one_starts_from_what_they_share() -> None:
-    selector = make(per_token=0.1)
+    selector = make(per_token=0.1, settings=Survival("tenant"))
     offers = {
         name: Context(name, name, {"lookup": 8}, {"lookup": 9}) for name in ("good", "poor", "new")
     }
@@ -224,7 +224,7 @@ def test_arms_come_and_go_and_the_others_keep_their_counts() -> None:
     selector.use_arms(arms, ArmPrices(costs, arms))
     assert (selector.table.num_at_risk[0, 3] == before).all()
     assert selector.table.num_at_risk[0, :3].sum() == 0
-    assert selector.take()["t"][0].sum() == untaken
+    assert selector.take()[""][0].sum() == untaken
     (decision,) = selector.choose([context(lookup=8)])
     assert decision.drafter == "lookup"
 

@@ -8,106 +8,15 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from statistics_backends import LONG, NOW_US, MemoryBackend, RedisBackend
+from statistics_backends import LONG, NOW_US, RedisBackend
+from statistics_world import HALF_LIFE_S, HOUR, FaultyStore, World
 
 from cluster.statistics.breaker import LONGEST_PAUSE_S, MAX_FAILURES
-from cluster.statistics.exchange import Exchange, ExchangeSettings
+from cluster.statistics.exchange import Exchange
 from cluster.statistics.exchange_thread import ExchangeThread
 from cluster.statistics.keys import PAST_UNIT, Table
-from cluster.statistics.memory import Contents, MemoryStore
-from cluster.statistics.store import (
-    Batch,
-    Fold,
-    Lifetimes,
-    Reading,
-    Receipt,
-    StatisticsStore,
-    StoreError,
-    WriterRecord,
-)
-
-HOUR = Lifetimes(epoch_s=3600)
-HALF_LIFE_S = 3600.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class FaultyStore:
-    """`fails` before the call is made, `loses` its answer; `num_calls` counts them."""
-
-    def __init__(self, store: StatisticsStore) -> None:
-        self.store = store
-        self.fails = False
-        self.loses = False
-        self.num_calls = 0
-
-    def merge(self, batch: Batch) -> Receipt:
-        self._before()
-        receipt = self.store.merge(batch)
-        if self.loses:
-            raise StoreError("lost")
-        return receipt
-
-    def read(self, known: Mapping[Table, int], max_tables: int) -> Reading:
-        self._before()
-        return self.store.read(known, max_tables)
-
-    def fold(self, fold: Fold) -> None:
-        self._before()
-        self.store.fold(fold)
-
-    def clear(self, table: Table, writers: Mapping[str, WriterRecord]) -> None:
-        self._before()
-        self.store.clear(table, writers)
-
-    def _before(self) -> None:
-        self.num_calls += 1
-        if self.fails:
-            raise StoreError("away")
-
-
-class World:
-    """One store, whose clock moves with that of the processes."""
-
-    def __init__(self) -> None:
-        self.backend = MemoryBackend()
-        self.clock = Clock()
-        self.ids = itertools.count()
-
-    def store(self) -> FaultyStore:
-        return FaultyStore(self.memory())
-
-    def memory(self) -> MemoryStore:
-        return self.backend.store(HOUR)
-
-    def exchange(self, store: StatisticsStore, **settings: int) -> Exchange:
-        return Exchange(
-            store,
-            lambda: f"w{next(self.ids)}",
-            self.clock,
-            lambda: 0.0,
-            ExchangeSettings(lifetimes=HOUR, half_life_s=HALF_LIFE_S, silence_s=600.0, **settings),
-        )
-
-    def wait(self, seconds: float) -> None:
-        self.clock.now_s += seconds
-        self.backend.now_us += round(seconds * 1_000_000)
-
-    def merged(self, tenant: str = "t") -> dict[str, float]:
-        reading = self.memory().read({}, 99)
-        sums: dict[str, float] = {}
-        for table, state in reading.tables.items():
-            unit = PAST_UNIT if table.kind == "past" else 1
-            for name, count in state.cells.items():
-                if table.tenant == tenant:
-                    sums[name] = sums.get(name, 0) + count / unit
-        return sums
+from cluster.statistics.memory import Contents
+from cluster.statistics.store import Batch, Reading, Receipt
 
 
 @pytest.fixture
@@ -234,6 +143,26 @@ def test_after_a_flush_or_roll_back_live_counts_are_exact_again(
         for exchange in exchanges:
             assert counts(exchange) == world.merged()
             assert exchange.counters.writer.num_repairs > 0
+
+
+def test_one_step_after_a_flush_one_s_own_counts_are_there_again(world: World) -> None:
+    exchange = world.exchange(world.store())
+    exchange.add("t", {"x": 3})
+    exchange.step()
+    exchange.step()
+    world.backend.restore(Contents())
+    exchange.step()
+    assert counts(exchange) == world.merged() == {"x": 3}
+
+
+def test_a_lost_answer_leaves_no_gap_in_what_is_known(world: World) -> None:
+    store = world.store()
+    exchange = world.exchange(store)
+    for number in range(1, 9):
+        exchange.add("t", {"x": 1})
+        store.loses = number % 3 == 0
+        exchange.step()
+        assert counts(exchange) == {"x": number}
 
 
 def test_counts_of_a_long_outage_go_to_the_epoch_that_it_ends_in(world: World) -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from cluster.statistics.cells import LearnerCell, SurvivalCell, cell_of
 from cluster.statistics.keys import Pool, Table, fingerprint, key, pool_of, table_of
-from cluster.statistics.learner import learner_cells, learner_sums
 
 
 @given(tenant=st.text(), epoch=st.integers(0, 10**12), kind=st.sampled_from(["live", "past"]))
@@ -65,11 +64,3 @@ def test_names_of_no_cell_are_none(name: str) -> None:
 def test_a_colon_in_a_part_is_refused() -> None:
     with pytest.raises(ValueError, match="colon"):
         _ = SurvivalCell("a:b", 1, 1, "passed").name
-
-
-def test_a_learner_s_sums_are_read_back_from_its_cells() -> None:
-    sums = {("t", "lookup", 4, "loss"): 7, ("", "", 0, "count"): -3}
-    cells = learner_cells("hedge", sums)
-    assert set(cells) == {"t", ""}
-    assert learner_sums("hedge", cells) == sums
-    assert learner_sums("exp3spec", cells) == {}
