@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -213,29 +212,3 @@ def test_learners_that_come_later_are_told_all_there_is(world: World) -> None:
     second.exchange.follow([learner])
     second.exchange.step()
     assert draft_length(second) == 0
-
-
-def choices(world: World, is_attacked: bool) -> Counter[int]:
-    """Draft lengths of a tenant with some drafts of its own, beside one with as much traffic whose
-    drafts all fail."""
-    victim, hostile = (Process(world, world.store(), survival()) for _ in range(2))
-    assert isinstance(victim.selector, SurvivalSelector)
-    generator, found = np.random.default_rng(5), Counter[int]()
-    for number in range(2000):
-        (decision,) = victim.selector.choose([context()])
-        accepted = min(int(generator.geometric(0.3)) - 1, decision.draft_length)
-        victim.selector.observe([Outcome.of(decision, accepted)])
-        if number >= 500:
-            found[decision.draft_length] += 1
-        if is_attacked:
-            learn(hostile, 0, 1, "hostile")
-        if number % 10 == 9:
-            hostile.exchange.step()
-            victim.exchange.step()
-    return found
-
-
-def test_a_hostile_tenant_moves_hardly_any_choice_of_another() -> None:
-    alone, attacked = choices(World(), False), choices(World(), True)
-    moved = sum(abs(alone[length] - attacked[length]) for length in alone | attacked) / 2
-    assert moved <= 0.02 * alone.total()
