@@ -61,10 +61,13 @@ class Rows:
         return self.sums - self._known
 
     def take(self) -> dict[str, Floats]:
-        """By key, what was added since the last time; nothing where rows belong to requests."""
+        """By key, what was added since the last time, if anything was; nothing of requests."""
+        if self.scope == "request":
+            return {}
         added = self.added
-        self._known = self.sums.copy()
-        return {} if self.scope == "request" else {k: added[row] for k, row in self._rows.items()}
+        has_more = added.any(axis=(1, 2))
+        self._known[has_more] = self.sums[has_more]
+        return {key: added[row] for key, row in self._rows.items() if has_more[row]}
 
     def use(self, merged: Mapping[str, Floats], start: Floats) -> None:
         """Puts `merged`, and `start` for other keys, in place of all but what was added since

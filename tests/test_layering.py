@@ -21,7 +21,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "cluster": frozenset({"policies"}),
     "deployments": frozenset({"cluster", "engine", "policies"}),
     "training": frozenset({"engine"}),
-    "benchmarks": frozenset({"engine", "policies"}),
+    "benchmarks": frozenset({"cluster", "engine", "policies"}),
 }
 FOLDERS = [folder for folder in ARROWS if (ROOT / folder).is_dir()]
 

@@ -31,24 +31,22 @@ def weighed(
 
     Counts are [at risk or passed, drafter, context, depth]. Impossible ones are made possible.
     """
-    own = {tenant: _possible(each) for tenant, each in counts.items()}
-    clipped = {tenant: _clipped(each, weights.tenant) for tenant, each in own.items()}
-    total = sum(clipped.values(), np.zeros(shape))
-    merged = {
-        tenant: each + _clipped(np.maximum(total - clipped[tenant], 0.0), weights.shared)
-        for tenant, each in own.items()
-    }
-    return merged, _clipped(total, weights.shared)
+    everybody = np.stack([np.zeros(shape), *counts.values()])  # the first has counted nothing
+    own = _possible(everybody)
+    clipped = _clipped(own, weights.tenant)
+    others = np.maximum(clipped.sum(axis=0) - clipped, 0.0)
+    start, *merged = own + _clipped(others, weights.shared)
+    return dict(zip(counts, merged, strict=True)), start
 
 
 def _possible(counts: Floats) -> Floats:
     """No depth is reached by more than the one before."""
-    at_risk = np.minimum.accumulate(np.maximum(counts[0], 0.0), axis=-1)
-    return np.stack([at_risk, np.clip(counts[1], 0.0, at_risk)])
+    at_risk = np.minimum.accumulate(np.maximum(counts[:, 0], 0.0), axis=-1)
+    return np.stack([at_risk, np.clip(counts[:, 1], 0.0, at_risk)], axis=1)
 
 
 def _clipped(counts: Floats, max_drafts: float) -> Floats:
     """Scaled to at most so many drafts by drafter and context."""
-    num_drafts = counts[0, :, :, :1]
+    num_drafts = counts[:, :1, :, :, :1]
     scaled: Floats = counts * np.minimum(1.0, max_drafts / np.maximum(num_drafts, 1e-9))
     return scaled

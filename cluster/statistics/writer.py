@@ -153,8 +153,8 @@ class Writer:
 
     def _repeat(self) -> tuple[Segment, Batch] | None:
         for segment in self._segments:
-            names = _first(segment.again)
-            if names:
+            if segment.again:
+                names = _first(segment.again)
                 return segment, _batch(segment, {name: segment.totals[name] for name in names})
         return None
 
