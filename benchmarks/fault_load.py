@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -52,6 +53,16 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def num_draft_tokens(self) -> Counter[str]:
+        """By drafter, of as many answers at once as there are streams."""
+        with httpx.Client(timeout=120) as client, ThreadPoolExecutor(NUM_STREAMS) as threads:
+            numbers = [next(self._numbers) for _ in range(NUM_STREAMS)]
+            answers = list(threads.map(lambda number: self._ask(client, number), numbers))
+        found: Counter[str] = Counter()
+        for uses in answers:
+            found.update({name: use["num_draft_tokens"] for name, use in uses.items()})
+        return found
+
     def _run(self) -> None:
         with httpx.Client(timeout=120) as client:
             while self._running.is_set():
@@ -61,7 +72,8 @@ class Load:
                     with self._lock:
                         self.failures.append(f"{type(error).__name__}: {error}")
 
-    def _ask(self, client: httpx.Client, number: int) -> None:
+    def _ask(self, client: httpx.Client, number: int) -> dict[str, dict[str, int]]:
+        """What each drafter did; ValueError if the answer is not whole."""
         body = {
             "model": MODEL,
             "prompt": PROMPTS[number % len(PROMPTS)],
@@ -84,8 +96,10 @@ class Load:
         usage: dict[str, Any] = json.loads(events[-2])["usage"]
         if usage["completion_tokens"] != MAX_TOKENS:
             raise ValueError(f"{usage['completion_tokens']} tokens")
+        uses: dict[str, dict[str, int]] = usage["speculation"]["per_drafter"]
         with self._lock:
             self.num_answers += 1
             self.gaps += [(after, after - before) for before, after in itertools.pairwise(times)]
-            for name, use in usage["speculation"]["per_drafter"].items():
+            for name, use in uses.items():
                 self.accepted[name] += use["num_accepted_tokens"]
+        return uses

@@ -52,6 +52,11 @@ class SurvivalTable:
         self._num_expected_from: Floats = np.zeros(0)  # drafts that `_expected` has seen
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a tenant's counts: at risk and passed, drafters, cells, depths."""
+        return self._shape
+
+    @property
     def num_at_risk(self) -> Floats:
         return self._counts[:, 0]
 

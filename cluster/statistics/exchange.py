@@ -29,7 +29,6 @@ class ExchangeSettings:
 
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     half_life_s: float = 3 * 86400.0
-    steps_per_read: int = 2
     max_batches: int = 64
     max_reads: int = 16
     max_tables: int = 32
@@ -70,7 +69,6 @@ class Exchange:
         self._janitor = Janitor(lifetimes, half_life_s, self._settings.silence_s * (1 + uniform()))
         self._fold_lag_us = int(uniform() * min(FOLD_SPREAD_S, lifetimes.epoch_s / 4) * 1_000_000)
         self._told: tuple[int, float] | None = None
-        self._num_steps = 0
         self._num_failures = 0
         self._last_error: str | None = None
         self._snapshot = Snapshot()
@@ -111,7 +109,6 @@ class Exchange:
         except StoreError as error:
             self._num_failures += 1
             self._last_error = str(error)
-            self._num_steps = 0
             self._breaker.fail()
             self._janitor.forget()
             return False
@@ -123,15 +120,13 @@ class Exchange:
         if self._told is None:
             self._read()
         max_batches = self._settings.max_batches
-        is_certain = self._flush(max_batches)
-        if not is_certain or self._num_steps % self._settings.steps_per_read == 0:
+        self._flush(max_batches)
+        self._read()
+        if not self._flush(max_batches):  # of what was found to be lost
             self._read()
-            if not self._flush(max_batches):  # of what was found to be lost, too
-                self._read()
-            for _ in range(self._settings.max_folds):
-                if not self._fold():
-                    break
-        self._num_steps += 1
+        for _ in range(self._settings.max_folds):
+            if not self._fold():
+                break
 
     def _flush(self, max_batches: int) -> bool:
         """Whether it is known what the store has now, without reading."""

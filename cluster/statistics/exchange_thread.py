@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from cluster.statistics.exchange import ExchangeCounters
 
 logger = logging.getLogger(__name__)
+
+BUSY_SHARE = 0.2
+"""Of the time at most: if steps take long, as with many tenants or a server under load, there are
+fewer of them."""
 
 
 class Stepped(Protocol):
@@ -45,8 +50,10 @@ class ExchangeThread:
         generator = random.Random()
         is_well = True
         while not self._stopping.is_set():
+            start_s = time.monotonic()
             is_well = self._guarded(self._exchange.step, is_well)
-            self._stopping.wait(self._interval_s * generator.uniform(0.8, 1.2))
+            pause_s = max(self._interval_s, (time.monotonic() - start_s) * (1 / BUSY_SHARE - 1))
+            self._stopping.wait(pause_s * generator.uniform(0.8, 1.2))
         self._guarded(self._exchange.finish, is_well)
 
     def _guarded(self, work: Callable[[], bool], was_well: bool) -> bool:
