@@ -27,20 +27,22 @@ _INCARNATION = 1 << 32
 @dataclass(frozen=True, slots=True)
 class Survival:
     """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
-    which was not chosen may cost: what costs next to nothing is always scored, the rest a sample.
-    `scope` says who shares a table.
+    which was not chosen may cost: what costs next to nothing is always scored, the rest on a sample
+    of the sequences, as it reads all of a sequence's text to score anywhere in it. `scope` says who
+    shares a table, and the rate at which seconds are priced.
 
     `correction_weight` is what "as the table says" counts for, in expected tokens, against a
     request's own record; None leaves requests as the table says. `correction_kept` of that record
-    is left after each outcome. `novelty` is the number of outcomes in a cell after which its
-    drafter is scored half as often, but never less than `least_evaluation` times as often.
+    is left after each outcome. `novelty` is the number of outcomes after which a drafter is scored
+    half as often, but never less than `least_evaluation` times as often; that is how often one is
+    that could not beat plain decoding at the best its counts allow.
     """
 
     scope: Literal["tenant", "global"] = "global"
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
     evaluation_share: float = 0.05
-    novelty: float = 100.0
+    novelty: float = 1000.0
     least_evaluation: float = 0.1
     correction_weight: float | None = 8.0
     correction_kept: float = 0.97
@@ -61,7 +63,7 @@ class SurvivalSelector:
         self._settings = settings or Survival()
         self._prices = prices
         self._generator = generator
-        self._rate = Rate()
+        self._rates: dict[int, Rate] = {}
         self._version = self._settings.incarnation * _INCARNATION
         self.table = SurvivalTable(
             len(arms.names),
@@ -92,6 +94,7 @@ class SurvivalSelector:
         self._correction = Correction(
             num_drafters, settings.correction_weight or 1.0, settings.correction_kept
         )
+        self._lots = np.full((1, num_drafters), np.nan)
         self._ledger = Ledger(
             settings.ledger_size,
             {
@@ -116,9 +119,11 @@ class SurvivalSelector:
         lengths, allowed = self._arms.cut(offers)
         prices = self._prices.seconds(load)
         seconds = prices[self._arms.drafters, lengths]
-        rate = self._rate.per_second(load.num_sequences, float(prices[0, 0]))
         rows, tenants = self._correction.rows(contexts), self.table.rows(contexts)
-        values = self._expected(rows, tenants, cells, lengths) - rate * seconds
+        present, places = np.unique(tenants, return_inverse=True)
+        rates = self._rates_of(present, load, float(prices[0, 0]))
+        shares = self._evaluated(load, prices, present, rates)[places]
+        values = self._expected(rows, tenants, cells, lengths) - rates[places, None] * seconds
         chosen = np.where(allowed, values, -np.inf).argmax(axis=1)
         at = np.arange(len(contexts))
         drafters, length = self._arms.drafters[chosen], lengths[at, chosen]
@@ -131,8 +136,7 @@ class SurvivalSelector:
         self._ledger["num_sequences"][slots, 0] = load.num_sequences
         self._ledger["row"][slots, 0] = rows
         self._ledger["tenant"][slots, 0] = tenants
-        num_heard = self.table.num_at_risk[tenants[:, None], np.arange(cells.shape[1]), cells, 0]
-        sampled = self._sampled(offers, num_heard, load, float(prices[0, 0]))
+        sampled = (offers > 0) & (self._lots_of(rows) < shares)
         sampled[at, drafters] = False
         return self._decisions(drafters, length, ids, sampled)
 
@@ -176,18 +180,25 @@ class SurvivalSelector:
         for sequence_id in sequence_ids:
             row = self._correction.free(sequence_id)
             if row is not None:
+                self._lots[row] = np.nan
                 rows = self._ledger["row"]
                 rows[rows == row] = -1
+
+    def _rates_of(self, tenants: Ints, load: Load, plain_s: float) -> Floats:
+        """Each by what its own rounds emit: how well others' drafts do changes nobody's choices."""
+        found = [self._rates.setdefault(tenant, Rate()) for tenant in tenants.tolist()]
+        return np.array([rate.per_second(load.num_sequences, plain_s) for rate in found])
 
     def _observe_rate(self, slots: Ints, drafters: Ints, accepted: Ints) -> None:
         mine = self._ledger["chosen"][slots, 0] == drafters
         slots, accepted = slots[mine], accepted[mine]
-        sizes = self._ledger["num_sequences"][slots, 0]
-        for size in np.unique(sizes).tolist():
-            these = sizes == size
+        kinds = np.stack([self._ledger[name][slots, 0] for name in ("tenant", "num_sequences")])
+        for tenant, size in np.unique(kinds, axis=1).T.tolist():
+            these = (kinds[0] == tenant) & (kinds[1] == size)
             emitted = np.minimum(accepted[these], self._ledger["length"][slots[these], 0]) + 1
             seconds = self._ledger["seconds"][slots[these], 0].sum()
-            self._rate.observe(size, int(these.sum()), float(emitted.sum()), float(seconds))
+            rate = self._rates[tenant]
+            rate.observe(size, int(these.sum()), float(emitted.sum()), float(seconds))
 
     def _observe_requests(self, slots: Ints, drafters: Ints, offered: Ints, accepted: Ints) -> None:
         if self._settings.correction_weight is None:
@@ -200,16 +211,27 @@ class SurvivalSelector:
         rows = self._ledger["row"][slots, 0]
         self._correction.observe(rows, drafters, accepted[told], expected)
 
-    def _sampled(self, offers: Ints, num_heard: Floats, load: Load, plain_s: float) -> Bools:
-        """Which drafters to score, by sequence, as if none of them was chosen."""
-        settings = self._settings
+    def _evaluated(self, load: Load, prices: Floats, tenants: Ints, rates: Floats) -> Floats:
+        """The part of a tenant's sequences on which each drafter is scored if it was not chosen."""
+        settings, plain_s = self._settings, prices[0, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
             share = settings.evaluation_share * (plain_s / self._prices.evaluation_seconds(load))
+        num_heard = self.table.num_at_risk[tenants, :, :, 0].sum(axis=2)
         novelty = settings.novelty / (settings.novelty + num_heard)
-        share = share * np.maximum(novelty, settings.least_evaluation)
-        sampled = (offers > 0) & (self._generator.random(offers.shape) < share)
-        sampled[:, 0] = False
-        return np.asarray(sampled, np.bool_)
+        costs = rates[:, None, None, None] * (prices - plain_s)[:, None, :]
+        gains = self.table.expected_at_best(tenants)[tenants] - costs
+        novelty[gains.max(axis=(2, 3)) <= 0] = 0
+        return np.asarray(share * np.maximum(novelty, settings.least_evaluation))
+
+    def _lots_of(self, rows: Ints) -> Floats:
+        """A number in [0, 1) by sequence and drafter, drawn once."""
+        num_missing = int(rows.max()) + 1 - len(self._lots)
+        if num_missing > 0:
+            more = np.full((max(num_missing, len(self._lots)), self._lots.shape[1]), np.nan)
+            self._lots = np.concatenate([self._lots, more])
+        new = rows[np.isnan(self._lots[rows, 0])]
+        self._lots[new] = self._generator.random((len(new), self._lots.shape[1]))
+        return np.asarray(self._lots[rows])
 
     def _decisions(
         self, drafters: Ints, lengths: Ints, ids: Ints, sampled: Bools

@@ -16,6 +16,7 @@ from policies.rows import Rows, Scope
 from policies.selector import Context
 
 _STALE = 1.02
+_NUM_DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class SurvivalTable:
         self._shrinkage = shrinkage
         self._rows = Rows(scope, 2, num_drafters * num_cells * max_length)
         self._expected: Floats = np.zeros((0, num_drafters, num_cells, max_length + 1))
+        self._expected_at_best = self._expected
         self._num_drafts: Floats = np.zeros(0)
         self._num_expected_from: Floats = np.zeros(0)  # drafts that `_expected` has seen
 
@@ -67,10 +69,7 @@ class SurvivalTable:
     def rows(self, contexts: Sequence[Context]) -> Ints:
         """The t of each context."""
         rows = self._rows.of(contexts)
-        num_new = len(self._rows.sums) - len(self._expected)
-        if num_new:
-            nothing = np.zeros((num_new, *self._expected.shape[1:]))
-            self._expected = np.concatenate([self._expected, nothing])
+        if len(self._rows.sums) > len(self._expected):
             self._forget_expected()
         return rows
 
@@ -98,21 +97,29 @@ class SurvivalTable:
         sums, added = self._moved(self._rows.sums, places, max_length), self._rows.added
         self._rows.replace(sums, self._moved(added, places, max_length))
         self._shape = (2, len(places), self._shape[2], max_length)
-        num_rows = len(self._expected)
-        self._expected = np.zeros((num_rows, len(places), self._shape[2], max_length + 1))
         self._forget_expected()
 
     def expected(self, rows: Ints) -> Floats:
-        """Tokens accepted of a draft of k, at [t, d, c, k], for t in `rows`; 0 for k = 0.
+        """Tokens accepted of a draft of k, at [t, d, c, k], for t in `rows`; 0 for k = 0."""
+        self._bring_up_to_date(rows)
+        return self._expected
 
-        Computed anew when there are `_STALE` times the drafts, as it costs as much as a choice.
-        """
+    def expected_at_best(self, rows: Ints) -> Floats:
+        """The same, were each pass rate two standard deviations better than it seems."""
+        self._bring_up_to_date(rows)
+        return self._expected_at_best
+
+    def _bring_up_to_date(self, rows: Ints) -> None:
+        """Once there are `_STALE` times the drafts, as it costs as much as a choice."""
         due = self._num_drafts[rows] > _STALE * self._num_expected_from[rows]
         for row in np.unique(rows[due]).tolist() if due.any() else ():
-            survival = np.cumprod(self.pass_rates(row), axis=2)
-            np.cumsum(survival, axis=2, out=self._expected[row, :, :, 1:])
+            rates = self.pass_rates(row)
+            variances = rates * (1 - rates) / (self.num_at_risk[row] + self._shrinkage.cell_weight)
+            self._expected[row] = _expected_of(rates)
+            self._expected_at_best[row] = _expected_of(
+                np.minimum(rates + _NUM_DEVIATIONS * np.sqrt(variances), 1.0)
+            )
             self._num_expected_from[row] = self._num_drafts[row]
-        return self._expected
 
     def pass_rates(self, row: int) -> Floats:
         """By drafter, cell and depth, after shrinkage."""
@@ -142,5 +149,15 @@ class SurvivalTable:
         return new.reshape(len(sums), 2, -1)
 
     def _forget_expected(self) -> None:
-        self._num_drafts = self.num_at_risk[: len(self._expected), :, :, 0].sum(axis=(1, 2))
-        self._num_expected_from = np.full(len(self._expected), -1.0)
+        _, num_drafters, num_cells, max_length = self._shape
+        shape = (len(self._rows.sums), num_drafters, num_cells, max_length + 1)
+        if self._expected.shape != shape:
+            self._expected, self._expected_at_best = np.zeros(shape), np.zeros(shape)
+        self._num_drafts = self.num_at_risk[:, :, :, 0].sum(axis=(1, 2))
+        self._num_expected_from = np.full(shape[0], -1.0)
+
+
+def _expected_of(pass_rates: Floats) -> Floats:
+    """Accepted tokens by draft length, from 0 on, of pass rates by depth."""
+    expected = np.cumsum(np.cumprod(pass_rates, axis=2), axis=2)
+    return np.concatenate([np.zeros((*expected.shape[:2], 1)), expected], axis=2)
