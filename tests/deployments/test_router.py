@@ -145,8 +145,10 @@ def router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
         yield Router()
 
 
-def test_two_targets_go_by_what_either_has_learnt(config: ClusterConfig, router: Router) -> None:
-    first, second = (FakeTarget(config, Handle(router)) for _ in range(2))
+def test_targets_behind_two_routers_go_by_what_either_has_learnt(
+    config: ClusterConfig, router: Router
+) -> None:
+    first, second = (FakeTarget(config, Handle(each)) for each in (router, Router()))
     assert second.expects_much
     first.learn(0, 400)
     wait_until(lambda: not second.expects_much)
@@ -154,6 +156,25 @@ def test_two_targets_go_by_what_either_has_learnt(config: ClusterConfig, router:
     wait_until(lambda: not third.expects_much)
     for target in (first, second, third):
         target.close()
+
+
+def test_when_all_is_started_again_nothing_is_forgotten(
+    config: ClusterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("HEDGEROW_STATE", str(tmp_path / "state"))
+    first_router = Router()
+    first = FakeTarget(config, Handle(first_router))
+    first.learn(0, 400)
+    wait_until(lambda: first.sharing.counters.writer.num_sent > 0)
+    first.close()
+    first_router.__del__()
+    second_router = Router()
+    second = FakeTarget(config, Handle(second_router))
+    assert second.expects_much
+    wait_until(lambda: not second.expects_much)
+    second.close()
+    second_router.__del__()
 
 
 def test_a_target_without_a_router_goes_on_and_is_heard_when_one_comes(

@@ -12,8 +12,8 @@ from statistics_backends import LONG, NOW_US, RedisBackend
 from statistics_world import HALF_LIFE_S, HOUR, FaultyStore, World
 
 from cluster.statistics.breaker import LONGEST_PAUSE_S, MAX_FAILURES
-from cluster.statistics.exchange import Exchange
-from cluster.statistics.exchange_thread import ExchangeThread
+from cluster.statistics.exchange import Exchange, ExchangeCounters
+from cluster.statistics.exchange_thread import BUSY_SHARE, ExchangeThread
 from cluster.statistics.keys import PAST_UNIT, Table
 from cluster.statistics.memory import Contents
 from cluster.statistics.store import Batch, Reading, Receipt
@@ -326,6 +326,25 @@ def test_a_thread_exchanges_between_two_clients_of_a_server(redis_backend: Redis
     (state,) = redis_backend.store(LONG).read({}, 9).tables.values()
     assert state.cells == {"x": 8}
     assert all(record.is_folded for record in state.writers.values())
+
+
+def test_a_thread_whose_steps_take_long_makes_fewer_of_them() -> None:
+    class Slow:
+        counters = ExchangeCounters()
+        num_steps = 0
+
+        def step(self) -> bool:
+            self.num_steps += 1
+            threading.Event().wait(0.05)
+            return True
+
+        def finish(self) -> bool:
+            return True
+
+    slow = Slow()
+    with ExchangeThread(slow, 0.001):
+        threading.Event().wait(1.0)
+    assert 1 <= slow.num_steps <= 1.0 * BUSY_SHARE / 0.05 * 1.5
 
 
 def test_the_present_is_the_store_s(world: World) -> None:
