@@ -118,10 +118,14 @@ def _learnt(teachers: Sequence[Trace], setting: Setting, seed: int) -> Floats:
 def _speed(
     traces: Sequence[Trace], own: Floats, others: Floats, setting: Setting, seed: int
 ) -> float:
-    """Tokens/s of requests that each start from these counts, or from those of other tenants."""
+    """Tokens/s of requests that each start from these counts, or from those of other tenants.
+
+    What a second is worth goes on from request to request, as in one process.
+    """
     num_tokens, seconds = 0, 0.0
+    learner = _survival(setting, seed)
     for trace in traces:
-        learner = _survival(setting, seed)
+        learner.take()  # so that nothing is left of the request before
         learner.use({VICTIM: own} if own.any() else {}, others)
         progress = simulate([replace(trace, domain=VICTIM)], learner, setting)
         num_tokens, seconds = num_tokens + progress.num_tokens, seconds + progress.seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import DOMAINS, load_prompts
 from benchmarks.spread import Spread, paired_ratios, print_table
-from benchmarks.workbench import MODEL, PLAIN, Ids, Mode, Workbench
+from benchmarks.workbench import MODEL, PLAIN, Ids, Mode, Run, Workbench
 from engine.config import TargetConfig
 from policies.arms import Arms, Floats, draft_lengths_up_to
 from policies.cost_model import ArmPrices
@@ -26,7 +26,6 @@ from policies.survival import SurvivalSelector
 
 NUM_FIRST = 64
 DRAFTERS = {"lookup": 16, "suffix": 16}
-SURVIVAL = Mode("survival", tuple(DRAFTERS))
 COLD, WARM, SHIFTED = "empty table", "filled by all domains", "filled by the other domains"
 
 
@@ -43,37 +42,43 @@ FULL = Size(4, NUM_FIRST, 3)
 QUICK = Size(1, 16, 1)
 
 
-class Teacher:
-    """Selectors that start from given counts."""
+class Pupil:
+    """A selector whose table is set to given counts before each prompt; what a second is worth goes
+    on from prompt to prompt, as in one process."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, name: str) -> None:
+        arms = Arms({each: draft_lengths_up_to(longest) for each, longest in DRAFTERS.items()})
+        prices, generator = ArmPrices(bench.costs, arms), np.random.default_rng(0)
+        self.selector = SurvivalSelector(arms, prices, generator)
         self._bench = bench
-        self._arms = Arms(
-            {name: draft_lengths_up_to(longest) for name, longest in DRAFTERS.items()}
-        )
+        self._mode = Mode(name, tuple(DRAFTERS))
+        bench.use_selectors({name: self.selector})
 
-    def use(self, counts: Floats | None) -> SurvivalSelector:
-        """A fresh one that knows these counts decides from now on."""
-        prices = ArmPrices(self._bench.costs, self._arms)
-        selector = SurvivalSelector(self._arms, prices, np.random.default_rng(0))
-        if counts is not None:
-            selector.use({"": counts}, counts)
-        self._bench.use_selectors({SURVIVAL.name: selector})
-        return selector
+    @property
+    def nothing(self) -> Floats:
+        return np.zeros(self.selector.table.shape)
+
+    def run(self, prompt: Ids, num_tokens: int) -> Run:
+        return self._bench.run([prompt], self._mode, num_tokens, ignore_eos=True)
+
+    def set(self, counts: Floats) -> None:
+        self.selector.take()  # so that nothing is left of the prompt before
+        self.selector.use({}, counts)
 
     def learnt(self, prompts: Sequence[Ids], num_tokens: int) -> Floats:
         """The counts after these prompts."""
-        selector = self.use(None)
+        self.set(self.nothing)
         for prompt in prompts:
-            self._bench.run([prompt], SURVIVAL, num_tokens, ignore_eos=True)
-        return selector.take()[""]
+            self.run(prompt, num_tokens)
+        return self.selector.take().get("", self.nothing)
 
 
 def main() -> int:
     size = QUICK if is_quick() else FULL
     bench = Workbench(TargetConfig(MODEL, numerics="fast"))
     print(describe_machine())
-    teacher = Teacher(bench)
+    teacher = Pupil(bench, "teacher")
+    pupils = {name: Pupil(bench, name) for name in (COLD, WARM, SHIFTED)}
     prompts = {
         domain: [
             bench.encode(each.text) for each in islice(load_prompts(domain), 2 * size.per_domain)
@@ -85,11 +90,12 @@ def main() -> int:
         domain: teacher.learnt(each[size.per_domain :], size.num_tokens)
         for domain, each in prompts.items()
     }
-    total: Floats = sum(lessons.values(), np.zeros_like(next(iter(lessons.values()))))
-    rows, figures = [], {}
+    total: Floats = sum(lessons.values(), teacher.nothing)
+    rows: list[list[object]] = []
+    figures: dict[str, float] = {}
     for domain, each in prompts.items():
-        tables = {COLD: None, WARM: total, SHIFTED: total - lessons[domain]}
-        speeds = measure(bench, teacher, each[: size.per_domain], tables, size)
+        tables = {COLD: teacher.nothing, WARM: total, SHIFTED: total - lessons[domain]}
+        speeds = measure(pupils, tables, each[: size.per_domain], size)
         ratios = {name: paired_ratios(speeds[name], speeds[COLD]) for name in (WARM, SHIFTED)}
         rows.append([domain, Spread.of(speeds[COLD]), *ratios.values()])
         figures |= {f"{domain}, {name}": round(r.median, 3) for name, r in ratios.items()}
@@ -103,19 +109,15 @@ def main() -> int:
 
 
 def measure(
-    bench: Workbench,
-    teacher: Teacher,
-    prompts: Sequence[Ids],
-    tables: dict[str, Floats | None],
-    size: Size,
+    pupils: Mapping[str, Pupil], tables: Mapping[str, Floats], prompts: Sequence[Ids], size: Size
 ) -> dict[str, list[float]]:
     """Tokens/s by table, one for each prompt and repeat."""
     speeds: dict[str, list[float]] = {name: [] for name in tables}
     for repeat in range(size.repeats):
         for prompt in prompts:
-            for name in tables if repeat % 2 else reversed(tables):
-                teacher.use(tables[name])
-                run = bench.run([prompt], SURVIVAL, size.num_tokens, ignore_eos=True)
+            for name in tables if repeat % 2 else reversed(list(tables)):
+                pupils[name].set(tables[name])
+                run = pupils[name].run(prompt, size.num_tokens)
                 speeds[name].append(run.num_decoded / run.decode_s)
     return speeds
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ class App:
     def replica_pids(self) -> dict[str, int]:
         """Serve's replicas below the running command, by name."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        names = {process.pid: " ".join(process.cmdline()) for process in below}
-        return {name: pid for pid, name in names.items() if "ServeReplica" in name}
+        names = {}
+        for process in below:
+            with suppress(psutil.Error):  # it has just ended
+                names[" ".join(process.cmdline())] = process.pid
+        return {name: pid for name, pid in names.items() if "ServeReplica" in name}
 
     def wait_until_idle(self, timeout_s: float = 10.0) -> None:
         deadline_s = time.monotonic() + timeout_s
