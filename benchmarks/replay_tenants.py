@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from benchmarks.replay_simulator import Setting
+from cluster.config import RedisSection
 from cluster.statistics.survival import Weights, weighed
 from policies.arms import Floats
 from policies.selector import Context, Decision, Outcome
 from policies.survival import Survival, SurvivalSelector
 
-WEIGHTS = Weights(tenant=1000.0, shared=32.0)
+WEIGHTS = Weights(RedisSection().tenant_weight, RedisSection().shared_weight)
 STEPS_PER_EXCHANGE = 10
 
 Arm = tuple[str | None, int]
