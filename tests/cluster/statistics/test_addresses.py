@@ -52,12 +52,12 @@ def answers(url: str) -> bool:
     return False
 
 
-def assert_a_store_works(url: str) -> None:
+def assert_a_store_works(url: str, writer: str = "w") -> None:
     with connect(url, 5.0) as client:
         store = RedisStore(client, POOL)
         table = Table("t", Lifetimes().epoch(store.read({}, 0).now_us))
-        assert store.merge(Batch(table, "w", 0, 1, {"x": 5})).status is Status.APPLIED
-        store.fold(Fold(table, writers={"w": 1}))
+        assert store.merge(Batch(table, writer, 0, 1, {"x": 5})).status is Status.APPLIED
+        store.fold(Fold(table, writers={writer: 1}))
         assert store.read({}, 9).tables[table].cells == {"x": 5}
         assert pools(client) == [(1, POOL)]
         store.clear(table, {})
@@ -72,7 +72,7 @@ def test_a_password_and_a_user_with_no_more_rights_than_it_takes(tmp_path: Path)
         rights = "on >s3cret ~hedgerow:statistics:* +@read +@write +@scripting +time +ping"
         with connect(owner, 5.0) as client:
             client.execute_command("ACL", "SETUSER", "hedgerow", *rights.split())
-        assert_a_store_works(f"redis://hedgerow:s3cret@127.0.0.1:{port}")
+        assert_a_store_works(f"redis://hedgerow:s3cret@127.0.0.1:{port}", "v")
         assert not answers(f"redis://hedgerow:wrong@127.0.0.1:{port}")
 
 
