@@ -65,7 +65,7 @@ class Rows:
         if self.scope == "request":
             return {}
         added = self.added
-        has_more = added.any(axis=(1, 2))
+        has_more = np.asarray(added.any(axis=(1, 2)))
         self._known[has_more] = self.sums[has_more]
         return {key: added[row] for key, row in self._rows.items() if has_more[row]}
 

@@ -122,7 +122,7 @@ def test_tenants_learn_apart_and_a_new_one_starts_from_what_they_share() -> None
     assert (good.draft_length, poor.draft_length) == (8, 0)
     taken = selector.take()
     selector.use(taken, taken["poor"])
-    assert selector.choose([offers["new"], offers["good"]])[0].draft_length == 0
+    assert selector.choose([offers["new"], offers["good"]])[0].draft_length <= 1
     assert selector.choose([offers["new"], offers["good"]])[1].draft_length == 8
 
 
