@@ -22,6 +22,7 @@ from policies.selector import Context, Decision, Load, Outcome
 from policies.survival_table import Shrinkage, SurvivalTable
 
 _INCARNATION = 1 << 32
+_RENEWED = 1 / 128  # of the sequences, with every round
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +225,13 @@ class SurvivalSelector:
         return np.asarray(share * np.maximum(novelty, settings.least_evaluation))
 
     def _lots_of(self, rows: Ints) -> Floats:
-        """A number in [0, 1) by sequence and drafter, drawn once."""
+        """A number in [0, 1) by sequence and drafter, drawn anew once in a long while."""
         num_missing = int(rows.max()) + 1 - len(self._lots)
         if num_missing > 0:
             more = np.full((max(num_missing, len(self._lots)), self._lots.shape[1]), np.nan)
             self._lots = np.concatenate([self._lots, more])
-        new = rows[np.isnan(self._lots[rows, 0])]
+        is_due = self._generator.random(len(rows)) < _RENEWED
+        new = rows[np.isnan(self._lots[rows, 0]) | is_due]
         self._lots[new] = self._generator.random((len(new), self._lots.shape[1]))
         return np.asarray(self._lots[rows])
 
