@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
-.PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
-	record-traces train-drafters evaluate-drafters clean
+.PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
+	bench-selector-cost bench-scale bench-sharing record-traces train-drafters evaluate-drafters clean
 
 install: $(STAMP)
 
@@ -43,6 +43,10 @@ check: install
 prove: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
 
+prove-statistics: install
+	HEDGEROW_EXAMPLES=$(if $(QUICK),1000,10000) $(BIN)/python -m pytest -q tests/cluster/statistics/test_interleavings.py
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.faults
+
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
 
@@ -57,6 +61,13 @@ bench-regret: install
 
 bench-selector-cost: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+bench-scale: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.scale
+
+bench-sharing: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(TRACES),TRACES=$(TRACES)) $(BIN)/python -m benchmarks.replay_sharing
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.warm_start
 
 record-traces: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)

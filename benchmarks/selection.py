@@ -155,7 +155,7 @@ def add_learners(bench: Workbench) -> list[Mode]:
     }
     selectors[SURVIVAL] = SurvivalSelector(arms, prices, generator)
     if any(drafter.stop_threshold is not None for drafter in bench.drafters):
-        settings = Survival(Features(confidence_edges=CONFIDENCE_EDGES))
+        settings = Survival(features=Features(confidence_edges=CONFIDENCE_EDGES))
         sure = SurvivalSelector(arms, prices, generator, settings)
         selectors[f"{SURVIVAL}, confidence"] = sure
     bench.use_selectors(selectors)

@@ -71,10 +71,24 @@ class DrafterSection(Section):
         return self
 
 
+class RedisSection(Section):
+    """What replicas learn, in the Redis of the environment's REDIS_URL, else in a private one.
+
+    After `half_life_s` a count is worth half. Weights are in drafts, by drafter and context: all
+    other tenants together count for at most `shared_weight` beside a tenant's own drafts, and each
+    of them for at most `tenant_weight` among the others.
+    """
+
+    half_life_s: Annotated[float, Field(ge=60, le=1e9, allow_inf_nan=False)] = 3 * 86400.0
+    shared_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 32.0
+    tenant_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1000.0
+
+
 class ClusterConfig(Section):
     """What needs a restart when it changes."""
 
     target: TargetSection = TargetSection()
+    redis: RedisSection = RedisSection()
     drafters: tuple[DrafterSection, ...] = Field(default=(), strict=False, max_length=64)
 
     @model_validator(mode="after")
@@ -142,6 +156,7 @@ class LearnerSection(Section):
 class BanditSection(LearnerSection):
     """`loss` counts tokens by round, as in the papers, or by second; `scope` says who shares."""
 
+    name: str
     loss: Literal["tokens", "seconds"] = "tokens"
     scope: Literal["request", "tenant", "global"] = "request"
 
@@ -173,7 +188,7 @@ class NormalHedgeSection(BanditSection):
 
 
 class SurvivalSection(LearnerSection):
-    """Contextual survival; see policies/survival.py.
+    """Contextual survival; see policies/survival.py. `scope` says who shares a table.
 
     `evaluation_share` is the part of plain decoding's time that scoring unchosen drafters may take.
     With `confidence` drafters that have a stop of their own are asked each round how sure they are.
@@ -182,6 +197,7 @@ class SurvivalSection(LearnerSection):
     name: Literal["survival"] = "survival"
     confidence: bool = False
     evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+    scope: Literal["tenant", "global"] = "tenant"
 
 
 SelectorSection = Annotated[
@@ -246,5 +262,6 @@ class IngressSettings(Section):
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {
     "Ingress": IngressSettings,
+    "Router": Section,
     "Target": TargetSettings,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 
 from cluster.config import ClusterConfig, TargetSettings
 from deployments.engine_thread import EngineThread
@@ -15,6 +16,7 @@ from deployments.latencies import Latencies, Stopwatch
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
 from deployments.selectors import Selectors
+from deployments.sharing import Sharing
 from deployments.target_counters import TargetCounters
 from engine.config import DrafterConfig, TargetConfig
 from engine.errors import CapacityError, InvalidRequestError
@@ -23,9 +25,12 @@ from engine.request import Emission, GenerationRequest, SpeculationOptions
 
 
 class Target:
-    """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers."""
+    """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers.
 
-    def __init__(self, config: Mapping[str, object]) -> None:
+    `router` is the Serve handle of the deployment Router.
+    """
+
+    def __init__(self, config: Mapping[str, object], router: Any) -> None:
         from engine.build import build_engine  # loads torch, which only this process may
 
         self._config = ClusterConfig.model_validate(config)
@@ -47,6 +52,8 @@ class Target:
         self._selectors = Selectors(longest, self._engine.costs)
         self._engine.use_selectors(*self._selectors.build(self._settings))
         self._thread = EngineThread(self._engine)
+        self._sharing = Sharing(self._config, router, self._thread)
+        self._sharing.start(self._selectors.shared)
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Applies new settings between two rounds; wrong ones are refused and change nothing."""
@@ -55,6 +62,7 @@ class Target:
             raise ValueError(f"{path}: {drafter!r} is no configured drafter")
         default, named = self._selectors.build(settings)
         await self._thread.run(lambda: self._engine.use_selectors(default, named))
+        self._sharing.follow(self._selectors.shared)
         self._settings = settings
 
     async def describe(self) -> ModelCard:
@@ -64,10 +72,14 @@ class Target:
 
     async def counters(self) -> TargetCounters:
         engine = await self._thread.run(self._engine.counters)
-        return TargetCounters(engine=engine, latencies=self._latencies)
+        return TargetCounters(engine, self._latencies, self._sharing.counters)
 
     async def check_health(self) -> None:
         self._thread.check()
+
+    def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_sharing"):
+            self._sharing.stop()
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -312,3 +313,17 @@ def test_the_fingerprint_follows_the_model_and_the_numerics(tmp_path: Any) -> No
     assert fingerprint(tmp_path, "invariant") != before
     (tmp_path / "config.json").write_text("{ }")
     assert fingerprint(tmp_path, "fast") != before
+
+
+def test_sums_that_mean_the_same_elsewhere_are_shared() -> None:
+    made = selectors()
+    sections = {str(section["name"]): section for section in LEARNERS}
+    sections["other"] = {"name": "hedge", "scope": "tenant"}
+    made.build(TargetSettings.model_validate({"selectors": sections}))
+    first = [min(each.layout.cells(np.ones(each.layout.shape))) for each in made.shared]
+    assert [name.split("-")[0] for name in first] == [
+        "s::0:1:p",  # the default
+        "l:exp3spec",
+        "s::0:1:p",
+        "l:hedge",
+    ]
