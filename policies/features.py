@@ -21,7 +21,8 @@ class Features:
     """Cells of match length times streak; an edge is the least value of the next bucket.
 
     Few cells: on recorded traces finer ones were no better with much data and worse with little.
-    With `confidence_edges` cells are told apart by confidence too, an unknown one by itself.
+    With `confidence_edges` cells are told apart by confidence too; where it is unknown they are the
+    cells that there are without, so that what was learnt is found again.
     """
 
     match_edges: tuple[int, ...] = (1, 8)
@@ -30,8 +31,11 @@ class Features:
 
     @property
     def num_cells(self) -> int:
-        num_others = (len(self.match_edges) + 1) * (len(self.streak_edges) + 1)
-        return num_others * self._num_confidences
+        return self._num_others * self._num_confidences
+
+    @property
+    def _num_others(self) -> int:
+        return (len(self.match_edges) + 1) * (len(self.streak_edges) + 1)
 
     @property
     def _num_confidences(self) -> int:
@@ -45,7 +49,7 @@ class Features:
         streak_bucket = np.searchsorted(self.streak_edges, streaks, side="right")
         cells: Ints = match_bucket * (len(self.streak_edges) + 1) + streak_bucket
         if self.confidence_edges:
-            cells = cells * self._num_confidences + self._confidence_buckets(arms, contexts)
+            cells = cells + self._num_others * self._confidence_buckets(arms, contexts)
         return cells  # [num_sequences, 1 + num_drafters]
 
     def _confidence_buckets(self, arms: Arms, contexts: Sequence[Context]) -> Ints:

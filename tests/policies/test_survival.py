@@ -326,6 +326,7 @@ def test_confidence_tells_cells_apart_where_it_is_asked_for() -> None:
     assert len({cell.tobytes() for cell in plain.cells(ARMS, offers)}) == 1
     cells = telling.cells(ARMS, offers)[:, ARMS.index["model"]].tolist()
     assert len(set(cells)) == 5
+    assert cells[0] == plain.cells(ARMS, offers)[0, ARMS.index["model"]]
     assert cells[1] == cells[2]
     assert max(cells) < telling.num_cells == 5 * plain.num_cells
     assert make(settings=Survival(telling)).reads_confidences
