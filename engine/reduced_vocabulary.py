@@ -5,10 +5,12 @@ Every token can be read, those outside the part all as one and the same; only th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.noise import Hashes, spread
 
 
 class ReducedVocabulary:
@@ -23,15 +25,16 @@ class ReducedVocabulary:
             raise ValueError(
                 f"ids must be in [0, {full_size}); found {self.ids[0]}, {self.ids[-1]}"
             )
+        self.spread_ids: Hashes = spread(self.ids)
         self._places: NDArray[np.int64] = np.full(full_size, len(self.ids), np.int64)
         self._places[self.ids] = np.arange(len(self.ids))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def places(self, tokens: Iterable[int]) -> NDArray[np.int64]:
+    def places(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
         """Where the tokens are in `ids`; len(ids) if they are not."""
-        found: NDArray[np.int64] = self._places[np.fromiter(tokens, np.int64)]
+        found: NDArray[np.int64] = self._places[np.asarray(tokens, np.int64)]
         return found
 
     def expand(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -75,10 +75,9 @@ class Logits:
         return int(self._greedy[row])
 
     def row(self, row: int) -> NDArray[np.float32]:
-        """Read-only [vocab]; copied from the device at the first call."""
+        """Read-only, of the ids that there are; copied from the device at the first call."""
         if self._array is None:
-            array: NDArray[np.float32] = self._rows.float().cpu().numpy()
-            self._array = array if self._vocabulary is None else self._vocabulary.expand(array)
+            self._array = self._rows.float().cpu().numpy()
         found: NDArray[np.float32] = self._array[row]
         return found
 
@@ -86,7 +85,7 @@ class Logits:
         """The token at `position`, as `sampler` draws it from a row."""
         if sampler.is_plain_greedy:
             return self.greedy(row)
-        return sampler.sample(self.row(row), position)
+        return sampler.sample(self.row(row), position, self._vocabulary)
 
     def log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
         """Natural log-probability of one token for each row, unprocessed: [num_rows]."""

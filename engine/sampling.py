@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.noise import gumbel, hash_noise, largest_hash_above, spread
+from engine.noise import Hashes, gumbel, hash_noise, largest_hash_above, spread
+from engine.reduced_vocabulary import ReducedVocabulary
 from engine.request import SamplingParams, TokenLogprob
 
 Row = NDArray[np.float32]  # [vocab]
@@ -72,36 +73,52 @@ class TokenSampler:
         if self._repeats:
             self._seen.add(token)
 
-    def sample(self, row: Row, position: int) -> int:
-        """The token at absolute `position` of the sequence, from the target's raw logits."""
-        row = self._process(row)
+    def sample(self, row: Row, position: int, vocabulary: ReducedVocabulary | None = None) -> int:
+        """The token at absolute `position` of the sequence, from the target's raw logits.
+
+        With a `vocabulary`, of its ids alone: as if the row had -inf for all others.
+        """
+        place = self._sample_place(row, position, vocabulary)
+        return place if vocabulary is None else int(vocabulary.ids[place])
+
+    def _sample_place(self, row: Row, position: int, vocabulary: ReducedVocabulary | None) -> int:
+        row = self._process(row, vocabulary)
         peak = row.max()
         if self.params.temperature == 0.0 or not np.isfinite(peak):  # all masked, or a broken model
             return int(row.argmax())
         scaled = (row - peak) / np.float32(max(self.params.temperature, _COLDEST))
         survivors = truncate(scaled, self.params)
+        ids = _spread_of_vocab(scaled.size) if vocabulary is None else vocabulary.spread_ids
         if survivors is None:
-            return _argmax_with_noise(scaled, self.params.seed, position)
-        return _argmax_among(scaled, survivors, self.params.seed, position)
+            return _argmax_with_noise(scaled, hash_noise(self.params.seed, position, ids))
+        noise = gumbel(hash_noise(self.params.seed, position, ids[survivors]))
+        return int(survivors[(scaled[survivors] + noise).argmax()])
 
-    def _process(self, row: Row) -> Row:
+    def _process(self, row: Row, vocabulary: ReducedVocabulary | None) -> Row:
         """Penalties, logit bias and the min_tokens mask, on a copy if there is any."""
+        if self._is_unprocessed:
+            return row
         params = self.params
-        row = row.copy() if not self._is_unprocessed else row
+        spare = 0 if vocabulary is None else 1  # for the ids that the row has not
+        row = np.concatenate([row, np.zeros(spare, np.float32)])
+
+        def places(ids: Ids) -> Ids:
+            return ids if vocabulary is None else vocabulary.places(ids)
+
         if self._repeats:
-            seen = np.fromiter(sorted(self._seen), dtype=np.intp)
+            seen = places(np.fromiter(sorted(self._seen), dtype=np.intp))
             values, factor = row[seen], np.float32(params.repetition_penalty)
             row[seen] = np.where(values > 0, values / factor, values * factor)
         if self._counts:
-            ids = np.fromiter(self._counts.keys(), dtype=np.intp)
+            at = places(np.fromiter(self._counts.keys(), dtype=np.intp))
             counts = np.fromiter(self._counts.values(), dtype=np.float32)
-            row[ids] -= np.float32(params.frequency_penalty) * counts
-            row[ids] -= np.float32(params.presence_penalty)
+            row[at] -= np.float32(params.frequency_penalty) * counts
+            row[at] -= np.float32(params.presence_penalty)
         if self._bias.size:
-            row[self._bias_ids] += self._bias
+            row[places(self._bias_ids)] += self._bias
         if self._masks_now:
-            row[self._masked] = -np.inf
-        return row
+            row[places(self._masked)] = -np.inf
+        return row[: row.size - spare]
 
     @property
     def _masks_now(self) -> bool:
@@ -159,15 +176,10 @@ def _top_p(scaled: Row, kept: Ids | None, top_p: float) -> Ids:
     return chosen if kept is None else kept[chosen]
 
 
-def _argmax_among(scaled: Row, ids: Ids, seed: int, position: int) -> int:
-    noise = gumbel(hash_noise(seed, position, spread(ids)))
-    return int(ids[(scaled[ids] + noise).argmax()])
-
-
 _spread_vocab = spread(np.arange(0))
 
 
-def _spread_of_vocab(size: int) -> NDArray[np.uint32]:
+def _spread_of_vocab(size: int) -> Hashes:
     """`spread` of all ids, kept because it is the same at every position."""
     global _spread_vocab
     if _spread_vocab.size < size:
@@ -175,13 +187,12 @@ def _spread_of_vocab(size: int) -> NDArray[np.uint32]:
     return _spread_vocab[:size]
 
 
-def _argmax_with_noise(scaled: Row, seed: int, position: int) -> int:
-    """argmax over the whole vocabulary, with logarithms only for those that can win.
+def _argmax_with_noise(scaled: Row, hashes: Hashes) -> int:
+    """argmax over the whole row, with logarithms only for those that can win.
 
     The likely tokens are tried first; of the others only those can beat them whose noise makes up
     for at least `_NEAR`, and that is a bound on the hash.
     """
-    hashes = hash_noise(seed, position, _spread_of_vocab(scaled.size))
     near = scaled >= -_NEAR
     best = float((scaled[near] + gumbel(hashes[near])).max())
     rivals = np.flatnonzero(near | (hashes <= np.uint32(largest_hash_above(best + _NEAR))))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.noise import gumbel, hash_noise, spread
+from engine.reduced_vocabulary import ReducedVocabulary
 from engine.request import SamplingParams
 from engine.sampling import TokenSampler, log_probs_of, truncate
 
@@ -159,6 +160,35 @@ def test_every_token_is_the_one_that_the_definition_gives(
     sampler = sampler_after(params, prompt, generated, sorted(masked))
     assert sampler.sample(row, position) == expected
     np.testing.assert_array_equal(row, before)
+
+
+@checked
+@given(
+    logits=LOGITS,
+    params=PARAMS,
+    keeps=st.lists(st.booleans(), min_size=VOCAB, max_size=VOCAB),
+    prompt=st.lists(st.integers(0, 1), max_size=4),
+    generated=st.lists(st.integers(0, 1), max_size=4),
+    masked=st.sets(st.integers(0, 1), max_size=1),
+)
+def test_of_a_reduced_vocabulary_it_draws_as_if_all_else_were_impossible(
+    logits: list[float],
+    params: SamplingParams,
+    keeps: list[bool],
+    prompt: list[int],
+    generated: list[int],
+    masked: set[int],
+) -> None:
+    ids = [i for i in range(len(logits)) if keeps[i]]
+    assume(ids)
+    vocabulary = ReducedVocabulary(ids, len(logits))
+    part = np.array(logits, dtype=np.float32)[ids]
+    (row,) = vocabulary.expand(part[None])
+    values = reference_processed(row.tolist(), params, prompt, generated, masked)
+    assume(max(values) > -1e8)
+    sampler = sampler_after(params, prompt, generated, sorted(masked))
+    for position in range(4):
+        assert sampler.sample(part, position, vocabulary) == sampler.sample(row, position)
 
 
 @checked
