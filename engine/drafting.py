@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
-from engine.feedback import Feedback
+from engine.feedback import Feedback, score_request
 from engine.guarded_drafter import GuardedDrafter
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
@@ -43,6 +43,7 @@ class Drafting:
             drafter.pass_round()
         if self._default is None:
             return []
+        self._send_ahead([step.sequence for step in steps])
         steps = [step for step in steps if step.decodes]
         limits = [self._limits(step.sequence) for step in steps]
         if not any(limits):
@@ -75,6 +76,13 @@ class Drafting:
         self._feedback.conclude(going_on, ended)
         for sequence in ended:
             self._streaks.pop(sequence.id, None)
+
+    def _send_ahead(self, sequences: Sequence[LiveSequence]) -> None:
+        """What was verified until now, to drafters elsewhere; from a sequence's first round on."""
+        speculating = [s for s in sequences if s.request.speculation.max_draft_length != 0]
+        for name, drafter in self._drafters.items():
+            if drafter.follows:
+                drafter.follow([score_request(s) for s in speculating if s.may_use(name)])
 
     def _limits(self, sequence: LiveSequence) -> Limits:
         """The longest draft each drafter may give this sequence now; masked ones are absent."""

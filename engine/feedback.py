@@ -67,7 +67,8 @@ class Feedback:
             last = [s for s in ended if self._hears_the_end(drafter, s)]
             if (due or last) and not drafter.is_masked:
                 self._score(drafter, due, last)
-            if ended:
+        if ended:  # once all are scored: drafters of one host share what it knows
+            for drafter in self._drafters.values():
                 drafter.forget([sequence.id for sequence in ended])
         for learner, outcomes in self._outcomes.values():
             learner.observe(outcomes)
@@ -98,8 +99,8 @@ class Feedback:
     def _score(
         self, drafter: GuardedDrafter, due: Sequence[LiveSequence], last: Sequence[LiveSequence]
     ) -> None:
-        requests = [_score_request(sequence, finished=False) for sequence in due]
-        requests += [_score_request(sequence, finished=True) for sequence in last]
+        requests = [score_request(sequence) for sequence in due]
+        requests += [score_request(sequence, finished=True) for sequence in last]
         started = time.perf_counter()
         scored = drafter.score(requests)
         seconds = time.perf_counter() - started
@@ -137,7 +138,7 @@ class Feedback:
             del pending[position]
 
 
-def _score_request(sequence: LiveSequence, finished: bool) -> ScoreRequest:
+def score_request(sequence: LiveSequence, finished: bool = False) -> ScoreRequest:
     return ScoreRequest(
         sequence.id,
         sequence.request.tenant,

@@ -9,7 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from engine.drafters.drafter import Draft, Drafter, DraftRequest, Outcome, ScoreRequest
+from engine.drafters.drafter import (
+    Draft,
+    Drafter,
+    DraftRequest,
+    Follower,
+    Outcome,
+    ScoreRequest,
+)
 
 _MAX_FAILURES = 3  # in a row, then the breaker opens
 _REST_ROUNDS = 1000  # rounds until an open breaker lets one draft through
@@ -26,16 +33,32 @@ class GuardedDrafter:
         self.max_draft_length = drafter.max_draft_length
         self.num_failures = 0
         self._drafter = drafter
+        self._follower = drafter if isinstance(drafter, Follower) else None
         self._vocab_size = vocab_size
         self._num_in_row = 0
         self._num_rounds_to_rest = 0
 
     @property
+    def follows(self) -> bool:
+        """Whether it wants to hear of verified tokens ahead of being asked."""
+        return self._follower is not None
+
+    @property
     def is_masked(self) -> bool:
-        return self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0
+        is_away = self._follower is not None and self._follower.is_away
+        return is_away or (self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0)
 
     def pass_round(self) -> None:
         self._num_rounds_to_rest -= 1
+
+    def follow(self, sequences: Sequence[ScoreRequest]) -> None:
+        if self._follower is None:
+            return
+        try:
+            self._follower.follow(sequences)
+        except Exception:
+            logger.exception("drafter %s failed to follow", self.name)
+            self._note(failed=True)
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         none = [Draft(len(request.tokens)) for request in requests]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.request import SamplingParams
 
@@ -95,4 +95,19 @@ class Drafter(Protocol):
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         """Drops all state of these sequences; unknown ids are ignored."""
+        ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A drafter somewhere else: it hears of verified tokens ahead, and may be out of reach.
+
+    While it `is_away` it is not asked, and that is no failure of its.
+    """
+
+    @property
+    def is_away(self) -> bool: ...
+
+    def follow(self, sequences: Sequence[ScoreRequest]) -> None:
+        """Told at each round's start, so that it can catch up meanwhile; never waits."""
         ...
