@@ -21,7 +21,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "cluster": frozenset({"policies"}),
     "deployments": frozenset({"cluster", "engine", "policies"}),
     "training": frozenset({"engine"}),
-    "benchmarks": frozenset({"engine", "policies"}),
+    "benchmarks": frozenset({"deployments", "engine", "policies"}),
 }
 FOLDERS = [folder for folder in ARROWS if (ROOT / folder).is_dir()]
 
@@ -33,10 +33,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "gguf": frozenset({"engine"}),
     "accelerate": frozenset({"engine", "training"}),
     "numpy": frozenset({"policies", "engine", "deployments", "training", "benchmarks"}),
-    "ray": frozenset({"deployments"}),
+    "ray": frozenset({"deployments", "benchmarks"}),
     "fastapi": frozenset({"deployments"}),
     "starlette": frozenset({"deployments"}),
     "zmq": frozenset({"deployments"}),
+    "msgspec": frozenset({"deployments"}),
     "redis": frozenset({"cluster"}),
     "yaml": frozenset({"cluster"}),
     "pydantic": frozenset({"cluster", "deployments"}),
