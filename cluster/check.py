@@ -12,7 +12,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section, TargetSettings
+from cluster.config import (
+    DEPLOYMENT_SETTINGS,
+    ClusterConfig,
+    HostSettings,
+    Section,
+    TargetSettings,
+)
 from cluster.problems import Path as KeyPath
 from cluster.problems import Problem, unknown_key, validation_problems
 from cluster.ray_keys import OPEN, RAY_KEYS
@@ -111,9 +117,11 @@ def _deployment_problems(
     deployment: Mapping[str, object], path: KeyPath, config: Section | None
 ) -> Iterator[Problem]:
     name = deployment.get("name")
-    model = DEPLOYMENT_SETTINGS.get(str(name))
+    hosts = config.hosts if isinstance(config, ClusterConfig) else ()
+    models = DEPLOYMENT_SETTINGS | {host.deployment: HostSettings for host in hosts}
+    model = models.get(str(name))
     if model is None:
-        allowed = ", ".join(sorted(DEPLOYMENT_SETTINGS))
+        allowed = ", ".join(sorted(models))
         yield Problem((*path, "name"), f"{name!r} is no deployment; one of {allowed}")
         return
     where = (*path, "user_config")

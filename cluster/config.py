@@ -41,12 +41,16 @@ class TargetSection(Section):
 
 
 class DrafterSection(Section):
-    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other."""
+    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other.
+
+    `host` names one of `hosts`; None is the target's own process.
+    """
 
     name: Name
     kind: Literal["prompt_lookup", "suffix", "model"]
     max_draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
     model: Annotated[str, Field(min_length=1)] | None = None
+    host: Name | None = None
 
     @model_validator(mode="after")
     def _model_belongs_to_its_kind(self) -> DrafterSection:
@@ -57,19 +61,66 @@ class DrafterSection(Section):
         return self
 
 
+class HostSection(Section):
+    """A Serve deployment of its own for the drafters that name it, with what each replica books.
+
+    `num_kv_tokens` is the cache of each of its model drafters. `draft_timeout_s` is how long a
+    target waits for a draft or a score before it goes on without. `None` leaves it to the target's.
+    """
+
+    name: Name
+    num_replicas: Annotated[int, Field(ge=1, le=1024)] = 1
+    num_cpus: Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)] = 0.25
+    num_gpus: Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)] = 0
+    resources: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, max_length=64
+    )
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:[0-9]+)$")] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] | None = None
+    draft_timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+
+    @property
+    def deployment(self) -> str:
+        """Its name in Ray Serve."""
+        return f"Drafter-{self.name}"
+
+
 class ClusterConfig(Section):
     """What needs a restart when it changes."""
 
     target: TargetSection = TargetSection()
     drafters: tuple[DrafterSection, ...] = Field(default=(), strict=False, max_length=64)
+    hosts: tuple[HostSection, ...] = Field(default=(), strict=False, max_length=64)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> ClusterConfig:
-        names = [drafter.name for drafter in self.drafters]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"drafters: two of them have the name {twice[0]!r}")
+        for key, sections in (("drafters", self.drafters), ("hosts", self.hosts)):
+            names = [section.name for section in sections]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{key}: two of them have the name {twice[0]!r}")
         return self
+
+    @model_validator(mode="after")
+    def _hosts_and_drafters_fit(self) -> ClusterConfig:
+        hosts = [host.name for host in self.hosts]
+        for drafter in self.drafters:
+            if drafter.host is not None and drafter.host not in hosts:
+                known = ", ".join(hosts) or "none"
+                raise ValueError(
+                    f"drafters: {drafter.name!r} names the host {drafter.host!r}, which is not "
+                    f"among `hosts`; configured: {known}"
+                )
+        for name in hosts:
+            if all(drafter.host != name for drafter in self.drafters):
+                raise ValueError(f"hosts: no drafter names the host {name!r}")
+        return self
+
+    def drafters_at(self, host: str | None) -> tuple[DrafterSection, ...]:
+        """Those of this host; of the target's own process if it is None."""
+        return tuple(drafter for drafter in self.drafters if drafter.host == host)
 
 
 class Arm(Section):
@@ -226,6 +277,10 @@ class IngressSettings(Section):
     """`user_config` of the deployment Ingress."""
 
     limits: Limits = Limits()
+
+
+class HostSettings(Section):
+    """`user_config` of a host's deployment: nothing."""
 
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {

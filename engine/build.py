@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from engine.config import DrafterConfig, TargetConfig
 from engine.drafters.drafter import Drafter
@@ -15,13 +15,18 @@ from engine.drafters.suffix import SuffixDrafter
 from engine.engine import Engine
 from engine.errors import ModelRefusedError
 from engine.model_files import resolve_model
-from engine.models import build_runner, load_model
+from engine.models import build_runner, load_model, refuse_unless_supported
 from engine.text import Text
 from engine.warm_up import measure_steps
 
 
-def build_engine(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
-    """Loads and measures everything; raises ModelRefusedError for what cannot be served."""
+def build_engine(
+    target: TargetConfig, drafters: Sequence[DrafterConfig], elsewhere: Sequence[Drafter] = ()
+) -> Engine:
+    """Loads and measures everything; raises ModelRefusedError for what cannot be served.
+
+    `drafters` run in this process; those `elsewhere` are there already.
+    """
     if target.num_threads is not None:
         torch.set_num_threads(target.num_threads)
     folder = resolve_model(target.model)
@@ -34,10 +39,20 @@ def build_engine(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> Eng
             target.model, f"its tokenizer has {text.vocab_size} ids, its logits {runner.vocab_size}"
         )
     built = [build_drafter(drafter, target, runner.vocab_size) for drafter in drafters]
-    engine = Engine(runner, text, built, target, max_length)
+    engine = Engine(runner, text, [*built, *elsewhere], target, max_length)
     for step in measure_steps(runner, min(target.max_batch_tokens, max_length), target.block_size):
         engine.costs.observe_step(step, num_draft_tokens=0)
     return engine
+
+
+def build_hosted_drafters(target: TargetConfig, drafters: Sequence[DrafterConfig]) -> list[Drafter]:
+    """Drafters for a target elsewhere, with the device and the room that `target` says here."""
+    if target.num_threads is not None:
+        torch.set_num_threads(target.num_threads)
+    folder = resolve_model(target.model)
+    refuse_unless_supported(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    return [build_drafter(drafter, target, int(config.vocab_size)) for drafter in drafters]
 
 
 def longest_sequence(model: PreTrainedModel, target: TargetConfig) -> int:
