@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
-	record-traces clean
+	bench-dataplane record-traces clean
 
 install: $(STAMP)
 
@@ -56,6 +56,9 @@ bench-regret: install
 
 bench-selector-cost: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+bench-dataplane: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.dataplane
 
 record-traces: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)
