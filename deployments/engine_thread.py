@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -43,26 +44,37 @@ class _Stream:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[list[Emission] | str] = asyncio.Queue()
+        self._ready = asyncio.Event()
+        self._rounds: deque[list[Emission]] = deque()
         self._failure: str | None = None
 
-    def put(self, item: list[Emission] | str) -> None:
-        """From the engine's thread; a closed loop has no reader left."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+    def put(self, emissions: list[Emission]) -> None:
+        """From the engine's thread."""
+        self._rounds.append(emissions)
+        self._wake()
+
+    def fail(self, reason: str) -> None:
+        """From the engine's thread: nothing more comes."""
+        self._failure = reason
+        self._wake()
 
     async def next(self) -> list[Emission]:
         """One round's emissions; several rounds' where the reader lags."""
-        emissions: list[Emission] = []
-        while self._failure is None and not (emissions and self._items.empty()):
-            item = await self._items.get()
-            if isinstance(item, str):
-                self._failure = item
-            else:
-                emissions = emissions + item
-        if self._failure is not None and not emissions:
-            raise EngineStoppedError(self._failure)
-        return emissions
+        while True:
+            await self._ready.wait()
+            failure = self._failure
+            if failure is None:
+                self._ready.clear()
+            waiting = range(len(self._rounds))  # the engine may add rounds faster than we take them
+            emissions = [emission for _ in waiting for emission in self._rounds.popleft()]
+            if emissions:
+                return emissions
+            if failure is not None:
+                raise EngineStoppedError(failure)
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # a closed loop has no reader left
+            self._loop.call_soon_threadsafe(self._ready.set)
 
 
 class EngineThread:
@@ -180,5 +192,5 @@ class EngineThread:
     def _fail(self, reason: str) -> None:
         self._failure = reason
         for stream in set(self._streams.values()):
-            stream.put(reason)
+            stream.fail(reason)
         self._streams.clear()

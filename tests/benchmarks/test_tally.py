@@ -52,10 +52,10 @@ def test_counts_give_acceptance() -> None:
     assert tally.overhead_ms == [pytest.approx(50.0)]
 
 
-def test_the_rule_is_the_one_that_is_served() -> None:
+def test_the_benchmarks_measure_the_rule_and_the_drafters_that_are_served() -> None:
     (application,) = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"]
     (target,) = [d for d in application["deployments"] if d["name"] == "Target"]
-    selector = target["user_config"]["selector"]
+    selector = target["user_config"]["selectors"]["rule"]
     assert selector["name"] == RULE.name
     assert tuple(selector["lookups"]) == RULE.drafters
     assert selector["draft_length"] == RULE_DRAFT_LENGTH
