@@ -43,7 +43,7 @@ class Size:
     sampling_repeats: int
 
 
-FULL = Size(5, 12, 48, 3, 64, 15, 5)
+FULL = Size(3, 12, 48, 3, 64, 15, 5)
 QUICK = Size(1, 2, 20, 1, 8, 2, 1)
 
 
