@@ -12,7 +12,7 @@ from typing import Any
 
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 _DASHBOARD = re.compile(r"View the dashboard at [^\n]*?(http://[^\s\x1b]+)")
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def read_status(log: str, token: str) -> ServeStatus:
         f"{found[1]}/api/serve/applications/", headers={"Authorization": f"Bearer {token}"}
     )
     try:
-        with _DIRECT.open(request, timeout=5) as answer:
+        with DIRECT.open(request, timeout=5) as answer:
             applications = json.load(answer)["applications"]
         return next(map(_status_of, applications.values()), ServeStatus())
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):

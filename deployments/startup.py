@@ -8,16 +8,14 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 from cluster.yaml_file import write_yaml
 from deployments.descendants import Descendants
 from deployments.plan import Plan
 from deployments.preflight import PreflightError
-from deployments.serve_status import ServeStatus, read_status
+from deployments.serve_status import DIRECT, ServeStatus, read_status
 
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
 _REFUSED = "ModelRefusedError: "  # nothing gets better by Serve's trying again
 _FAILURES = (_REFUSED, "Failed to update the deployments", "failed with exception")
 
@@ -97,7 +95,7 @@ def reason(log: str, status: ServeStatus) -> str:
 
 def _is_healthy(url: str) -> bool:
     try:
-        with _DIRECT.open(f"{url}/health", timeout=5) as answer:
+        with DIRECT.open(f"{url}/health", timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False

@@ -31,10 +31,6 @@ class Ledger:
     def __getitem__(self, column: str) -> NDArray[Any]:
         return self._columns[column]  # [size, width]
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(c.nbytes for c in self._columns.values()) + 16 * self._size
-
     def open(self, num_decisions: int, version: int) -> tuple[Ints, Ints]:
         """Ids and slots of new decisions; the caller fills the columns at the slots."""
         ids = np.arange(self._next_id, self._next_id + num_decisions)

@@ -41,10 +41,6 @@ class SurvivalTable:
         self._num_drafts = 0
         self._num_expected_from = -1  # drafts that `_expected` has seen
 
-    @property
-    def num_bytes(self) -> int:
-        return 3 * self.num_at_risk.nbytes
-
     def add(self, drafters: Ints, cells: Ints, at_risk: Ints, passed: Ints) -> None:
         """Counts drafts that reached depth `at_risk` and of which `passed` tokens were accepted."""
         _, num_cells, max_length = self._shape
