@@ -9,6 +9,7 @@ is spread over several. The last line printed is one JSON object. QUICK=1: withi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from deployments.host_client import HostClient
 from deployments.remote_drafter import RemoteDrafter
 from deployments.startup import ray_environment
 from deployments.transport_keys import TransportKeys
+from deployments.wire import Wire
 from engine.config import TargetConfig
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 from engine.engine import Engine
@@ -66,9 +69,9 @@ def main() -> int:
 
         actor = ray.remote(NullHost).options(num_cpus=0).remote(secret)
         serve.start(proxy_location="Disabled")
-        app = serve.deployment(NullHost, ray_actor_options={"num_cpus": 0}).bind(secret)
+        app = serve.deployment(ray_actor_options={"num_cpus": 0})(NullHost).bind(secret)
         handle = serve.run(app, name="null", route_prefix=None)
-        client = HostClient(TransportKeys([secret]), IDENTITY, TIMEOUT_S)
+        client = HostClient(Wire(TransportKeys([secret])), IDENTITY, TIMEOUT_S)
         client.find([ray.get(actor.endpoint.remote())])
         assert client.wait(TIMEOUT_S), "the host does not answer"
         figures = measure_round_trips(
@@ -98,7 +101,7 @@ def ray_session() -> Iterator[Any]:
         object_store_memory=2**27,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     try:
         yield ray
@@ -153,14 +156,11 @@ def measure_round_trips(
         for call in range(NUM_WARM_UP + size.num_calls):
             text.grow()
             drafts, scores = text.drafts(), text.scores()
-            taken["draft"].append(milliseconds(lambda asked=drafts: remote.draft(asked)))
+            taken["draft"].append(milliseconds(partial(remote.draft, drafts)))
             text.grow()
-            taken["score"].append(
-                milliseconds(lambda asked=scores: follow_and_score(remote, asked))
-            )
+            taken["score"].append(milliseconds(partial(follow_and_score, remote, scores)))
             for name, ask in others.items() if call < NUM_WARM_UP + size.num_ray_calls else ():
-                question = text.question()
-                taken[name].append(milliseconds(lambda way=ask, asked=question: way(asked)))
+                taken[name].append(milliseconds(partial(ask, text.question())))
         remote.forget(text.names)
         for name, values in taken.items():
             p50, p99 = percentiles(values[NUM_WARM_UP:])

@@ -37,7 +37,8 @@ class DrafterHost:
             identity_of(resolve_model(cluster.target.model)),
         )
         keys = TransportKeys(read_secrets())
-        self._server = HostServer(service, ray.util.get_node_ip_address(), keys)
+        node_ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._server = HostServer(service, node_ip, keys)
 
     async def endpoint(self) -> Endpoint:
         return self._server.endpoint

@@ -1,21 +1,17 @@
 """A target's side of one host: its replicas, and what each of them knows of the sequences.
 
 A sequence stays with the replica that rendezvous hashing gave it until that one is away. Verified
-tokens are sent ahead and never waited for; drafts and scores are waited for until a deadline. One
-thread calls everything but `find`.
+tokens are sent ahead and never waited for; a question is over when it is answered, refused or late.
+One thread calls everything but `find`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import zmq
 
 from deployments.host_link import HostLink
 from deployments.messages import (
@@ -23,27 +19,23 @@ from deployments.messages import (
     AskDraft,
     AskScore,
     Close,
-    DraftPart,
     Drafts,
     Identity,
     Known,
     NeedFrom,
     Open,
     Refused,
-    ScorePart,
     Scores,
     ToTarget,
     Verified,
+    Welcome,
 )
-from deployments.sockets import Context, Endpoint, TransportError
-from deployments.transport_keys import TransportKeys
-from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
+from deployments.sockets import Endpoint, TransportError
+from deployments.wire import Wire
+from engine.drafters.drafter import DraftRequest, ScoreRequest
 
+_PAUSE_S = 0.05  # between looks at hosts that do not answer yet
 _MAX_NEWS_TOKENS = 256  # of one sequence beside others in one message
-
-Answer = TypeVar("Answer", Drafts, Scores)
-LATE = Draft(base_length=-1)
-"""In place of a draft that did not come: no sequence is that long, so that it counts as failure."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,25 +49,44 @@ class _Sequence:
     num_sent: int = 0
 
 
-class HostClient:
-    """Waits `timeout_s` at most for an answer, of all replicas together."""
+@dataclass(slots=True)
+class Question:
+    """Asked of one replica about the sequences of `indices`, requests of the call that asked.
 
-    def __init__(self, keys: TransportKeys, identity: Identity, timeout_s: float) -> None:
-        self._keys = keys
+    `answer` stays None if it was refused, or is `is_late`: none came before the deadline.
+    """
+
+    indices: tuple[int, ...]
+    deadline_s: float
+    answer: Drafts | Scores | None = None
+    is_late: bool = False
+    is_over: bool = False
+
+
+Ask = Callable[[int, Sequence[tuple[int, Known]]], AskDraft | AskScore]
+"""Makes a question from its round and, by index of the request, what the replica may not know."""
+
+
+class HostClient:
+    """Waits `timeout_s` at most for an answer."""
+
+    def __init__(self, wire: Wire, identity: Identity, timeout_s: float) -> None:
+        self._wire = wire
         self._identity = identity
-        self._timeout_s = timeout_s
-        self._context: Context = zmq.Context()
+        self.timeout_s = timeout_s
         self._endpoints: Sequence[Endpoint] = ()
         self._strangers: set[Endpoint] = set()
         self._links: dict[Endpoint, HostLink] = {}
         self._sequences: dict[str, _Sequence] = {}
         self._by_number: dict[int, _Sequence] = {}
+        self._questions: dict[int, tuple[HostLink, Question]] = {}  # by round
         self._last_number = 0  # of a sequence or a round
+        wire.add(self)
 
     @property
     def is_away(self) -> bool:
         """Whether no replica may be asked now."""
-        return not any(link.is_ready for link in self._links.values())
+        return not any(link.is_ready for link in tuple(self._links.values()))  # from any thread
 
     @property
     def num_bytes(self) -> int:
@@ -89,13 +100,21 @@ class HostClient:
     def wait(self, timeout_s: float) -> bool:
         """Whether a replica is ready, within that time."""
         deadline_s = time.monotonic() + timeout_s
-        while self._refresh() < deadline_s and self.is_away:
-            time.sleep(0.002)
+        while (left_s := deadline_s - self.read()) > 0.0 and self.is_away:
+            self._wire.wait(min(left_s, _PAUSE_S))
         return not self.is_away
+
+    def wait_for(self, questions: Sequence[Question], timeout_s: float) -> None:
+        """Until something has come from any host, one of `questions` is over, or the time is."""
+        now_s = self.read()
+        if questions and not any(question.is_over for question in questions):
+            first_s = min(question.deadline_s for question in questions) - now_s
+            self._wire.wait(min(timeout_s, first_s))
+            self.read()
 
     def follow(self, requests: Sequence[ScoreRequest]) -> None:
         """Sends what is new of these sequences."""
-        now_s = self._refresh()
+        now_s = self.read()
         news: dict[HostLink, list[tuple[_Sequence, Known]]] = defaultdict(list)
         for request in requests:
             sequence = self._place(request.sequence_id, now_s)
@@ -108,42 +127,35 @@ class HostClient:
             if link.send(Verified(tuple(known for _, known in parts))):
                 _note_sent(parts)
 
-    def draft(self, drafter: str, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """No offer where the replica may not be asked now; LATE where it did not answer."""
+    def ask(self, requests: Sequence[DraftRequest | ScoreRequest], ask: Ask) -> list[Question]:
+        """One question per replica; none about sequences whose replica may not be asked now."""
+        now_s = self.read()
+        by_link: dict[HostLink, list[tuple[int, _Sequence, Known]]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            sequence = self._place(request.sequence_id, now_s)
+            if sequence is None or not sequence.link.is_ready:
+                continue
+            known = self._prepare(sequence, request)
+            if known is not None:
+                by_link[sequence.link].append((i, sequence, known))
+        return [self._send(link, parts, ask, now_s) for link, parts in by_link.items()]
 
-        def ask(number: int, indices: Sequence[int]) -> AskDraft:
-            parts = [DraftPart(asked[i][1], requests[i].draft_length) for i in indices]
-            return AskDraft(number, drafter, tuple(parts))
-
-        asked = self._prepare_all(requests)
-        drafts = [
-            LATE if i in asked else Draft(len(request.tokens)) for i, request in enumerate(requests)
-        ]
-        for indices, answer in self._ask(asked, ask, Drafts):
-            for i, draft in zip(indices, answer.drafts, strict=False):
-                drafts[i] = (
-                    Draft(len(requests[i].tokens))
-                    if draft is None
-                    else Draft(draft.base_length, draft.tokens, draft.match_length, draft.streak)
-                )
-        return drafts
-
-    def score(self, drafter: str, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        """No outcomes where none came in time."""
-
-        def ask(number: int, indices: Sequence[int]) -> AskScore:
-            parts = [ScorePart(asked[i][1], requests[i].finished) for i in indices]
-            return AskScore(number, drafter, tuple(parts))
-
-        asked = self._prepare_all(requests)
-        outcomes: list[list[Outcome]] = [[] for _ in requests]
-        for indices, answer in self._ask(asked, ask, Scores):
-            for i, scored in zip(indices, answer.outcomes, strict=False):
-                outcomes[i] = [
-                    Outcome(each.base_length, each.num_offered, each.accept_length, each.censored)
-                    for each in scored
-                ]
-        return outcomes
+    def _send(
+        self,
+        link: HostLink,
+        parts: Sequence[tuple[int, _Sequence, Known]],
+        ask: Ask,
+        now_s: float,
+    ) -> Question:
+        number = self._next_number()
+        question = Question(tuple(i for i, _, _ in parts), now_s + self.timeout_s)
+        if link.send(ask(number, [(i, known) for i, _, known in parts])):
+            _note_sent((sequence, known) for _, sequence, known in parts)
+            self._questions[number] = (link, question)
+        else:
+            question.is_over = question.is_late = True
+            link.owe(number, now_s)
+        return question
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         numbers: dict[HostLink, list[int]] = defaultdict(list)
@@ -159,12 +171,12 @@ class HostClient:
 
     def close(self) -> None:
         for link in self._links.values():
-            link.close()
+            self._wire.disconnect(link)
         self._links.clear()
-        self._context.destroy(linger=0)
+        self._wire.remove(self)
 
-    def _refresh(self) -> float:
-        """Connects, reads what has arrived, greets who is silent; gives the time."""
+    def read(self) -> float:
+        """Connects, takes what has arrived, greets who is silent; never waits; gives the time."""
         now_s = time.monotonic()
         endpoints = self._endpoints
         for endpoint in endpoints:
@@ -174,25 +186,46 @@ class HostClient:
             for message in link.receive():
                 self._note(link, message)
             if endpoint in endpoints or link.is_ready:
-                link.greet(self._next_number(), now_s)
+                link.greet(self._next_number, now_s)
             else:  # neither Serve nor we hear of it
-                link.close()
+                self._wire.disconnect(link)
                 del self._links[endpoint]
+        self._give_up(now_s)
         return now_s
 
     def _connect(self, endpoint: Endpoint) -> None:
         try:
-            self._links[endpoint] = HostLink(self._context, endpoint, self._keys)
+            self._links[endpoint] = self._wire.connect(endpoint)
         except TransportError as error:
             logger.error("a host cannot be used: %s", error)
             self._strangers.add(endpoint)
 
     def _note(self, link: HostLink, message: ToTarget) -> None:
-        """A host that lacks tokens gets them with the next message."""
-        if isinstance(message, NeedFrom):
-            sequence = self._by_number.get(message.sequence)
-            if sequence is not None and sequence.link is link:
-                sequence.num_sent = min(sequence.num_sent, message.length)
+        match message:
+            case NeedFrom():  # it gets that with the next message
+                sequence = self._by_number.get(message.sequence)
+                if sequence is not None and sequence.link is link:
+                    sequence.num_sent = min(sequence.num_sent, message.length)
+            case Refused():
+                for number, (asked_of, question) in list(self._questions.items()):
+                    if asked_of is link:
+                        question.is_over = True
+                        del self._questions[number]
+            case Drafts() | Scores():
+                found = self._questions.get(message.round)
+                if found is not None and found[0] is link:
+                    found[1].answer, found[1].is_over = message, True
+                    del self._questions[message.round]
+            case Welcome():
+                pass  # the link has taken note
+
+    def _give_up(self, now_s: float) -> None:
+        """What has missed its deadline; the replica owes an answer from then on."""
+        for number, (link, question) in list(self._questions.items()):
+            if question.deadline_s <= now_s:
+                question.is_over = question.is_late = True
+                del self._questions[number]
+                link.owe(number, now_s)
 
     def _next_number(self) -> int:
         self._last_number += 1
@@ -236,62 +269,6 @@ class HostClient:
                 return None
             sequence.num_sent += len(more.tokens)
         return Known(sequence.number, sequence.num_sent, tuple(tokens[sequence.num_sent :]))
-
-    def _prepare_all(
-        self, requests: Sequence[DraftRequest] | Sequence[ScoreRequest]
-    ) -> dict[int, tuple[_Sequence, Known]]:
-        """By index, the sequences whose replica can be asked now."""
-        now_s = self._refresh()
-        prepared = {}
-        for i, request in enumerate(requests):
-            sequence = self._place(request.sequence_id, now_s)
-            if sequence is None or not sequence.link.is_ready:
-                continue
-            known = self._prepare(sequence, request)
-            if known is not None:
-                prepared[i] = (sequence, known)
-        return prepared
-
-    def _ask(
-        self,
-        asked: Mapping[int, tuple[_Sequence, Known]],
-        ask: Callable[[int, Sequence[int]], AskDraft | AskScore],
-        kind: type[Answer],
-    ) -> list[tuple[Sequence[int], Answer]]:
-        """One question per replica, about the sequences with these indices; the answers in time."""
-        by_link: dict[HostLink, list[int]] = defaultdict(list)
-        for i, (sequence, _) in asked.items():
-            by_link[sequence.link].append(i)
-        number, waiting = self._next_number(), {}
-        for link, indices in by_link.items():
-            if link.send(ask(number, indices)):
-                _note_sent([asked[i] for i in indices])
-                waiting[link] = indices
-            else:
-                link.owe(number, time.monotonic())
-        answers = self._collect(number, waiting, kind)
-        return [(indices, answers[link]) for link, indices in waiting.items() if link in answers]
-
-    def _collect(
-        self, number: int, links: Iterable[HostLink], kind: type[Answer]
-    ) -> dict[HostLink, Answer]:
-        """What comes before the deadline; who misses it owes an answer from then on."""
-        deadline_s = time.monotonic() + self._timeout_s
-        waiting, answers = {link.socket: link for link in links}, {}
-        while waiting and (left_s := deadline_s - time.monotonic()) > 0:
-            ready, _, _ = zmq.select(list(waiting), [], [], math.ceil(left_s * 1e3) / 1e3)
-            for socket in ready:
-                link = waiting[socket]
-                for message in link.receive():
-                    self._note(link, message)
-                    if isinstance(message, Refused):
-                        waiting.pop(socket, None)
-                    elif isinstance(message, kind) and message.round == number:
-                        answers[link] = message
-                        waiting.pop(socket, None)
-        for link in waiting.values():
-            link.owe(number, time.monotonic())
-        return answers
 
 
 def _note_sent(parts: Iterable[tuple[_Sequence, Known]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zmq
 
@@ -62,11 +62,11 @@ class HostLink:
         self._owed, self._owed_since_s = round_number, now_s
         self._next_hello_s = now_s + _HELLO_EVERY_S
 
-    def greet(self, round_number: int, now_s: float) -> None:
+    def greet(self, next_round: Callable[[], int], now_s: float) -> None:
         """Asks it now and then to say something, while it owes that."""
         if self._owed is None or now_s < self._next_hello_s:
             return
-        if self.send(Hello(round_number)):
+        if self.send(Hello(next_round())):
             self._next_hello_s = now_s + _HELLO_EVERY_S
 
     def send(self, message: ToHost) -> bool:

@@ -180,7 +180,8 @@ class HostService:
             unread = self._unread[name] = self._unread.pop(name)  # others come first next time
             if not unread:
                 continue
-            batch, budget = [], _MAX_CATCH_UP_TOKENS
+            batch: list[tuple[HostedSequence, bool]] = []
+            budget = _MAX_CATCH_UP_TOKENS
             for sequence in sorted(unread.values(), key=lambda each: each.num_unread(name)):
                 if batch and sequence.num_unread(name) > budget:
                     break

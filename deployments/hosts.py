@@ -14,6 +14,7 @@ from deployments.remote_drafter import RemoteDrafter
 from deployments.sockets import Endpoint
 from deployments.transport_keys import TransportKeys
 from deployments.transport_secret import read_secrets
+from deployments.wire import Wire
 
 _LOOK_EVERY_S = 2.0
 _LOOK_SOON_S = 0.25  # while nobody of a host answers
@@ -29,9 +30,9 @@ class Hosts:
         self, config: ClusterConfig, identity: Identity, handles: Mapping[str, Any]
     ) -> None:
         self._handles = handles
+        wire = Wire(TransportKeys(read_secrets()))
         self._clients = {
-            host.name: HostClient(TransportKeys(read_secrets()), identity, host.draft_timeout_s)
-            for host in config.hosts
+            host.name: HostClient(wire, identity, host.draft_timeout_s) for host in config.hosts
         }
         self.drafters = [
             RemoteDrafter(drafter.name, drafter.max_draft_length, self._clients[drafter.host])

@@ -41,13 +41,13 @@ class _Message(
     """Fields in their order; the first element of the array is the tag."""
 
 
-class Hello(_Message, tag=0):
+class Hello(_Message, tag=0, frozen=True):
     """Are you there? Answered by `Welcome` of the same round."""
 
     round: Serial
 
 
-class Open(_Message, tag=1):
+class Open(_Message, tag=1, frozen=True):
     """A sequence and its first tokens; the prompt may go on in `Verified`."""
 
     sequence: Serial
@@ -59,7 +59,7 @@ class Open(_Message, tag=1):
     tokens: Tokens
 
 
-class Known(_Message):
+class Known(_Message, frozen=True):
     """`tokens` follow the first `base_length` verified tokens of a sequence."""
 
     sequence: Serial
@@ -67,18 +67,18 @@ class Known(_Message):
     tokens: Tokens
 
 
-class Verified(_Message, tag=2):
+class Verified(_Message, tag=2, frozen=True):
     """News of many sequences; no answer."""
 
     news: Annotated[tuple[Known, ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class DraftPart(_Message):
+class DraftPart(_Message, frozen=True):
     known: Known
     draft_length: Count
 
 
-class AskDraft(_Message, tag=3):
+class AskDraft(_Message, tag=3, frozen=True):
     """Drafts of `drafter` after what is known then; answered by `Drafts`."""
 
     round: Serial
@@ -86,12 +86,12 @@ class AskDraft(_Message, tag=3):
     parts: Annotated[tuple[DraftPart, ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class ScorePart(_Message):
+class ScorePart(_Message, frozen=True):
     known: Known
     finished: bool
 
 
-class AskScore(_Message, tag=4):
+class AskScore(_Message, tag=4, frozen=True):
     """Outcomes of `drafter` that were settled since the last time; answered by `Scores`."""
 
     round: Serial
@@ -99,52 +99,52 @@ class AskScore(_Message, tag=4):
     parts: Annotated[tuple[ScorePart, ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class Close(_Message, tag=5):
+class Close(_Message, tag=5, frozen=True):
     """These sequences are over; no answer."""
 
     sequences: Annotated[tuple[Serial, ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class Welcome(_Message, tag=6):
+class Welcome(_Message, tag=6, frozen=True):
     round: Serial
 
 
-class Drafted(_Message):
+class Drafted(_Message, frozen=True):
     base_length: Count
     tokens: Tokens
     match_length: Count
     streak: Count
 
 
-class Drafts(_Message, tag=7):
+class Drafts(_Message, tag=7, frozen=True):
     """One per part asked for, in order; None is no offer."""
 
     round: Serial
     drafts: Annotated[tuple[Drafted | None, ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class Scored(_Message):
+class Scored(_Message, frozen=True):
     base_length: Count
     num_offered: Count
     accept_length: Count
     censored: bool
 
 
-class Scores(_Message, tag=8):
+class Scores(_Message, tag=8, frozen=True):
     """One list per part asked for, in order, by ascending base length."""
 
     round: Serial
     outcomes: Annotated[tuple[tuple[Scored, ...], ...], msgspec.Meta(max_length=MAX_SEQUENCES)]
 
 
-class NeedFrom(_Message, tag=9):
+class NeedFrom(_Message, tag=9, frozen=True):
     """The host has `length` tokens of the sequence, 0 if it does not know it: send the rest."""
 
     sequence: Serial
     length: Count
 
 
-class Refused(_Message, tag=10):
+class Refused(_Message, tag=10, frozen=True):
     """The host cannot serve this target, whatever it sends."""
 
     reason: Name
@@ -154,8 +154,8 @@ ToHost = Hello | Open | Verified | AskDraft | AskScore | Close
 ToTarget = Welcome | Drafts | Scores | NeedFrom | Refused
 
 _encoder = msgspec.msgpack.Encoder()
-_of_targets = msgspec.msgpack.Decoder(ToHost)
-_of_hosts = msgspec.msgpack.Decoder(ToTarget)
+_of_targets: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
+_of_hosts: msgspec.msgpack.Decoder[ToTarget] = msgspec.msgpack.Decoder(ToTarget)
 
 
 def encode(message: ToHost | ToTarget) -> bytes:

@@ -6,9 +6,42 @@ What is late, dead or nonsense becomes no offer, and `GuardedDrafter` counts it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from deployments.host_client import HostClient
+from deployments.host_client import HostClient, Question
+from deployments.messages import AskDraft, AskScore, DraftPart, Drafts, Known, ScorePart, Scores
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
+
+LATE = Draft(base_length=-1)
+"""In place of a draft that did not come: no sequence is that long, so that it counts as failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A sequence's place in a question; no question if its replica may not be asked now."""
+
+    base_length: int
+    question: Question | None = None
+    place: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.question is None or self.question.is_over
+
+    def draft(self) -> Draft:
+        """No offer where the host has none, or may not be asked; LATE where it should have."""
+        none = Draft(self.base_length)
+        if self.question is None:
+            return none
+        answer = self.question.answer
+        if not isinstance(answer, Drafts):
+            return LATE if self.question.is_late or answer is not None else none
+        if self.place >= len(answer.drafts):
+            return LATE
+        found = answer.drafts[self.place]
+        if found is None:
+            return none
+        return Draft(found.base_length, found.tokens, found.match_length, found.streak)
 
 
 class RemoteDrafter:
@@ -20,6 +53,7 @@ class RemoteDrafter:
         self.name = name
         self.max_draft_length = max_draft_length
         self._client = client
+        self._asked: dict[str, _Asked] = {}
 
     @property
     def is_away(self) -> bool:
@@ -28,11 +62,52 @@ class RemoteDrafter:
     def follow(self, sequences: Sequence[ScoreRequest]) -> None:
         self._client.follow(sequences)
 
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
+        def message(number: int, parts: Sequence[tuple[int, Known]]) -> AskDraft:
+            asked = tuple(DraftPart(known, requests[i].draft_length) for i, known in parts)
+            return AskDraft(number, self.name, asked)
+
+        for request in requests:
+            self._asked[request.sequence_id] = _Asked(len(request.tokens))
+        for question in self._client.ask(requests, message):
+            for place, i in enumerate(question.indices):
+                base_length = len(requests[i].tokens)
+                self._asked[requests[i].sequence_id] = _Asked(base_length, question, place)
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        if all(not asked.is_over for asked in self._asked.values()):
+            questions = [asked.question for asked in self._asked.values()]
+            self._client.wait_for([each for each in questions if each is not None], wait_s)
+        over = [sequence_id for sequence_id, asked in self._asked.items() if asked.is_over]
+        return {sequence_id: self._asked.pop(sequence_id).draft() for sequence_id in over}
+
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        return self._client.draft(self.name, requests)
+        self.ask(requests)
+        drafts: dict[str, Draft] = {}
+        while any(request.sequence_id in self._asked for request in requests):
+            drafts |= self.take(self._client.timeout_s)
+        return [drafts[request.sequence_id] for request in requests]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        return self._client.score(self.name, requests)
+        """No outcomes where none came in time."""
+
+        def message(number: int, parts: Sequence[tuple[int, Known]]) -> AskScore:
+            asked = tuple(ScorePart(known, requests[i].finished) for i, known in parts)
+            return AskScore(number, self.name, asked)
+
+        outcomes: list[list[Outcome]] = [[] for _ in requests]
+        for question in self._client.ask(requests, message):
+            while not question.is_over:
+                self._client.wait_for([question], self._client.timeout_s)
+            if isinstance(question.answer, Scores):
+                for i, scored in zip(question.indices, question.answer.outcomes, strict=False):
+                    outcomes[i] = [
+                        Outcome(o.base_length, o.num_offered, o.accept_length, o.censored)
+                        for o in scored
+                    ]
+        return outcomes
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
+        for sequence_id in sequence_ids:
+            self._asked.pop(sequence_id, None)
         self._client.forget(sequence_ids)

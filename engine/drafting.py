@@ -11,6 +11,7 @@ from engine.feedback import Feedback, score_request
 from engine.guarded_drafter import GuardedDrafter
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
+from engine.waves import Waves
 from policies.cost_model import CostModel, DraftTime
 from policies.selector import Context, Learner, Load, Selector
 
@@ -25,6 +26,7 @@ class Drafting:
         self._drafters = {d.name: GuardedDrafter(d, vocab_size) for d in drafters}
         self._costs = costs
         self._feedback = Feedback(self._drafters, costs)
+        self._waves = Waves(self._drafters, costs)
         self._default: Selector | None = None
         self._named: Mapping[str, Selector] = {}
         self._streaks: dict[str, tuple[str, int]] = {}
@@ -38,20 +40,33 @@ class Drafting:
         self._default, self._named = default, named
 
     def draft(self, steps: Sequence[Step], load: Load) -> list[tuple[Step, tuple[int, ...]]]:
-        """Decides for every decoding step; gives those that get a draft this round, and drafts."""
+        """Decides for every decoding step; gives those that get a draft this round, and drafts.
+
+        Those whose draft is on its way are marked as waiting, if the round need not wait for them.
+        """
         for drafter in self._drafters.values():
             drafter.pass_round()
         if self._default is None:
+            self._waves.clear()
             return []
         self._send_ahead([step.sequence for step in steps])
-        steps = [step for step in steps if step.decodes]
+        drafts = self._begin(self._default, steps, load)
+        drafts += self._waves.collect(steps)
+        return [(step, tokens) for step, tokens in drafts if tokens]
+
+    def _begin(
+        self, default: Selector, all_steps: Sequence[Step], load: Load
+    ) -> list[tuple[Step, tuple[int, ...]]]:
+        """Decides, asks, and gives the drafts that are there at once."""
+        steps = [s for s in all_steps if s.decodes and not self._waves.has(s.sequence.id)]
         limits = [self._limits(step.sequence) for step in steps]
         if not any(limits):
             return []
         offers = self._free_offers(steps, limits)
-        self._decide(self._default, steps, limits, offers, load)
+        self._decide(default, steps, limits, offers, load)
         asked: dict[str, list[int]] = defaultdict(list)
         drafts = []
+        elsewhere: list[tuple[Step, DraftRequest]] = []
         for i, step in enumerate(steps):
             name, length = step.decision.drafter, step.decision.draft_length
             if name is None or length <= 0:
@@ -62,9 +77,14 @@ class Drafting:
                 asked[name].append(i)
         for name, indices in asked.items():
             lengths = [min(steps[i].decision.draft_length, limits[i][name]) for i in indices]
-            answers = self._ask(name, [steps[i] for i in indices], lengths)
-            drafts += [(steps[i], d.tokens) for i, d in zip(indices, answers, strict=True)]
-        return [(step, tokens) for step, tokens in drafts if tokens]
+            asking = [steps[i] for i in indices]
+            if self._drafters[name].follows:
+                elsewhere += zip(asking, _requests(asking, lengths), strict=True)
+                continue
+            answers = self._ask(name, asking, lengths)
+            drafts += [(step, d.tokens) for step, d in zip(asking, answers, strict=True)]
+        self._waves.ask(elsewhere, len(all_steps) - len(elsewhere))
+        return drafts
 
     def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
         """What became of a decoding step's draft. `is_cut`: the sequence ended inside of it."""
@@ -74,6 +94,7 @@ class Drafting:
     def conclude(self, going_on: Sequence[LiveSequence], ended: Sequence[LiveSequence]) -> None:
         """The end of a round: the selectors learn, and what has `ended` is forgotten."""
         self._feedback.conclude(going_on, ended)
+        self._waves.forget([sequence.id for sequence in ended])
         for sequence in ended:
             self._streaks.pop(sequence.id, None)
 

@@ -105,8 +105,11 @@ class Engine:
         steps = self._scheduler.plan()
         if not steps:
             return []
+        self._draft(steps, _load_of(steps))
+        steps = [step for step in steps if not step.waits]
+        if not steps:
+            return []
         load = _load_of(steps)
-        self._draft(steps, load)
         started = time.perf_counter()
         logits = self._runner.extend([_extension_of(step) for step in steps])
         emissions = self._commit(steps, logits)

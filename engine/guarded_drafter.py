@@ -7,7 +7,7 @@ is masked, and tried again after a rest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.drafters.drafter import (
     Draft,
@@ -59,6 +59,33 @@ class GuardedDrafter:
         except Exception:
             logger.exception("drafter %s failed to follow", self.name)
             self._note(failed=True)
+
+    def ask(self, requests: Sequence[DraftRequest]) -> bool:
+        """Whether a drafter elsewhere has begun to draft; see `take`."""
+        assert self._follower is not None, "only drafters elsewhere draft meanwhile"
+        try:
+            self._follower.ask(requests)
+        except Exception:
+            logger.exception("drafter %s failed to be asked", self.name)
+            self._note(failed=True)
+            return False
+        return True
+
+    def take(self, wanted: Mapping[str, DraftRequest], wait_s: float) -> dict[str, Draft]:
+        """By sequence, the drafts that have come of those that were asked for and are `wanted`."""
+        assert self._follower is not None, "only drafters elsewhere draft meanwhile"
+        none = {sequence_id: Draft(len(r.tokens)) for sequence_id, r in wanted.items()}
+        try:
+            found = self._follower.take(wait_s)
+            drafts = {key: found[key] for key in wanted if key in found}
+        except Exception:
+            logger.exception("drafter %s failed to answer", self.name)
+            self._note(failed=True)
+            return none
+        valid = {key: self._is_valid(draft, wanted[key]) for key, draft in drafts.items()}
+        if valid:
+            self._note(failed=not all(valid.values()))
+        return {key: draft if valid[key] else none[key] for key, draft in drafts.items()}
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         none = [Draft(len(request.tokens)) for request in requests]

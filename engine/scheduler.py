@@ -20,13 +20,15 @@ from policies.selector import PLAIN, Decision
 class Step:
     """One sequence's part of a forward: its next `num_new` verified tokens, then `draft`.
 
-    `decision` is the selector's; the draft may have come out shorter, or not at all.
+    `decision` is the selector's; the draft may have come out shorter, or not at all. A step that
+    `waits` for its draft is left out of the forward.
     """
 
     sequence: Sequence
     num_new: int
     decision: Decision = PLAIN
     draft: tuple[int, ...] = ()
+    waits: bool = False
 
     @property
     def drafter(self) -> str | None:

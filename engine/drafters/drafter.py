@@ -100,7 +100,8 @@ class Drafter(Protocol):
 
 @runtime_checkable
 class Follower(Protocol):
-    """A drafter somewhere else: it hears of verified tokens ahead, and may be out of reach.
+    """A drafter somewhere else: it hears of verified tokens ahead, drafts while the engine goes on,
+    and may be out of reach.
 
     While it `is_away` it is not asked, and that is no failure of its.
     """
@@ -110,4 +111,13 @@ class Follower(Protocol):
 
     def follow(self, sequences: Sequence[ScoreRequest]) -> None:
         """Told at each round's start, so that it can catch up meanwhile; never waits."""
+        ...
+
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
+        """Begins to draft; never waits. Of two questions about a sequence the later counts."""
+        ...
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        """By sequence, what has come of what was asked: each draft once, after a deadline anything
+        that is none. Waits for something to come from anywhere, but no longer than `wait_s`."""
         ...

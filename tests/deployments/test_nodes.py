@@ -32,7 +32,7 @@ def found() -> dict[str, Any]:
 
 
 def test_the_target_and_each_host_have_nodes_of_their_own(found: dict[str, Any]) -> None:
-    assert len(set(found["nodes"].values())) == len(found["nodes"]) == 3
+    assert len(set(found["nodes"].values())) == len(found["nodes"]) == 4
 
 
 def test_a_host_beyond_the_gpus_waits_and_says_so(found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zmq
-from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, client_of, host
+from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, client_of, close, host
 from zmq.utils.monitor import recv_monitor_message
 
 from deployments.host_client import HostClient
@@ -18,6 +18,7 @@ from deployments.host_server import HostServer
 from deployments.sockets import Endpoint, TransportError, connect, listen
 from deployments.transport_keys import TransportKeys
 from deployments.transport_secret import VARIABLE, TransportSecretError, read_secrets
+from deployments.wire import Wire
 
 OTHER = "quite another secret, of another one"
 
@@ -53,7 +54,7 @@ def handshake(socket: zmq.Socket[bytes], address: str) -> int:
 def test_a_client_with_the_secret_gets_in(server: HostServer) -> None:
     client = client_of(server)
     assert not client.is_away
-    client.close()
+    close(client)
 
 
 def test_a_client_with_another_secret_is_turned_away(context: Any, server: HostServer) -> None:
@@ -88,26 +89,26 @@ def test_a_host_of_another_secret_is_not_connected_to(context: Any) -> None:
     endpoint = Endpoint("tcp://127.0.0.1:1", TransportKeys([OTHER]).host.public)
     with pytest.raises(TransportError, match="another transport secret"):
         connect(context, endpoint, KEYS)
-    client = HostClient(KEYS, IDENTITY, 1.0)
+    client = HostClient(Wire(KEYS), IDENTITY, 1.0)
     client.find([endpoint])
     assert not client.wait(0.0)
-    client.close()
+    close(client)
 
 
 @pytest.mark.parametrize("secrets", [[OTHER, SECRET], [SECRET, OTHER]])
 def test_while_secrets_change_both_get_in(secrets: list[str]) -> None:
     changing = host([], TransportKeys(secrets))
     for keys in (TransportKeys(secrets), TransportKeys(secrets[:1])):
-        client = HostClient(keys, IDENTITY, 1.0)
+        client = HostClient(Wire(keys), IDENTITY, 1.0)
         client.find([changing.endpoint])
         assert client.wait(PATIENT_S)
-        client.close()
+        close(client)
     changing.close()
     settled = host([], TransportKeys(secrets[1:]))
-    client = HostClient(TransportKeys(secrets), IDENTITY, 1.0)
+    client = HostClient(Wire(TransportKeys(secrets)), IDENTITY, 1.0)
     client.find([settled.endpoint])
     assert client.wait(PATIENT_S)
-    client.close()
+    close(client)
     settled.close()
 
 

@@ -12,6 +12,7 @@ from deployments.host_service import HostService
 from deployments.messages import Identity
 from deployments.remote_drafter import RemoteDrafter
 from deployments.transport_keys import TransportKeys
+from deployments.wire import Wire
 from engine.drafters.drafter import Drafter
 
 SECRET = "a secret of the tests' own and no other"
@@ -26,12 +27,18 @@ def host(drafters: Sequence[Drafter], keys: TransportKeys = KEYS) -> HostServer:
 
 def client_of(*servers: HostServer, timeout_s: float = PATIENT_S) -> HostClient:
     """One that has found all of them."""
-    client = HostClient(KEYS, IDENTITY, timeout_s)
+    client = HostClient(Wire(KEYS), IDENTITY, timeout_s)
     client.find([server.endpoint for server in servers])
     assert client.wait(PATIENT_S), "the host does not answer"
     while any(not link.is_ready for link in client._links.values()):
         client.wait(PATIENT_S)
     return client
+
+
+def close(client: HostClient) -> None:
+    """With a wire of its own."""
+    client.close()
+    client._wire.close()
 
 
 class Hosted:
@@ -54,7 +61,7 @@ class Hosted:
         self.close()
 
     def close(self) -> None:
-        self.client.close()
+        close(self.client)
         self.server.close()
 
 

@@ -28,7 +28,7 @@ HOSTS = ("code", "math", "chat")
 APP = "hedgerow"
 WAIT_S = 180.0
 NUM_STREAMS = 16
-NUM_TOKENS = 48
+NUM_TOKENS = 32
 PROMPT = tuple(range(100, 140)) * 2
 
 
@@ -40,7 +40,7 @@ def config() -> dict[str, Any]:
             for name in HOSTS
         ],
         "hosts": [
-            {"name": name, "num_gpus": 1, "num_cpus": 0.1, "num_threads": 1, "draft_timeout_s": 2.0}
+            {"name": name, "num_gpus": 1, "num_cpus": 0, "num_threads": 1, "draft_timeout_s": 2.0}
             for name in HOSTS
         ],
     }
@@ -122,40 +122,50 @@ def run(cluster: Any, gpu_nodes: dict[str, Any]) -> dict[str, Any]:
         replicas = app.details().get(name, {}).get("replicas", [])
         return [replica["state"] for replica in replicas] == ["RUNNING"]
 
-    wait_for(lambda: is_running("Target"))
-    wait_for(lambda: sum(is_running(f"Drafter-{name}") for name in HOSTS) == 2)
-    used = [name for name in HOSTS if is_running(f"Drafter-{name}")]
-    (left_over,) = set(HOSTS) - set(used)
+    def num_running() -> int:
+        return sum(is_running(f"Drafter-{name}") for name in HOSTS)
+
+    def is_used(name: str) -> bool:
+        return app.generate(requests(f"{name} {time.monotonic()}", name)[:1])[1] > 0
+
+    def add_node() -> None:
+        node = cluster.add_node(num_cpus=0, num_gpus=1)
+        gpu_nodes[node.node_id] = node
+
+    wait_for(lambda: is_running("Target") and num_running() == 2)
+    (left_over,) = (name for name in HOSTS if not is_running(f"Drafter-{name}"))
+    used, lost = (name for name in HOSTS if name != left_over)
+    pending = app.details()[f"Drafter-{left_over}"]["message"]
+    add_node()
+    wait_for(lambda: num_running() == 3)
     selectors = {
         name: {"name": "fixed", "drafter": name, "draft_length": 8} for name in HOSTS
     }  # fmt: skip
     app.target.reconfigure.remote({"selectors": selectors}).result()
     plain, _ = app.generate(requests("plain", None))
+    wait_for(lambda: is_used(used))
+    said, accepted = app.generate(requests("remote", used))
     found: dict[str, Any] = {
-        "nodes": {name: app.node_of(name) for name in ("Target", *(f"Drafter-{n}" for n in used))},
-        "pending": app.details()[f"Drafter-{left_over}"]["message"],
-        "first_use_s": wait_for(lambda: app.generate(requests("first", used[0])[:1])[1] > 0),
+        "nodes": {name: app.node_of(name) for name in ("Target", *(f"Drafter-{n}" for n in HOSTS))},
+        "pending": pending,
+        "remote": said == plain,
+        "accepted": accepted,
     }
 
-    def disturbed(name: str, disturb: Callable[[], object]) -> bool:
+    def disturb(kind: str, name: str, kill: Callable[[], object]) -> None:
+        wait_for(lambda: is_used(name))
         with ThreadPoolExecutor(1) as thread:
-            said = thread.submit(app.generate, requests(f"{name} disturbed", name))
+            answer = thread.submit(app.generate, requests(f"{kind} disturbed", name))
             time.sleep(1.0)
-            disturb()
-            return said.result()[0] == plain
+            kill()
+            found[f"killed_{kind}"] = answer.result()[0] == plain
+        if kind == "node":
+            add_node()
+        found[f"{kind}_recovery_s"] = wait_for(lambda: is_used(name))
 
-    def is_used(name: str) -> bool:
-        return app.generate(requests(f"{name} {time.monotonic()}", name)[:1])[1] > 0
-
-    said, accepted = app.generate(requests("remote", used[0]))
-    found |= {"remote": said == plain, "accepted": accepted}
-    found["killed_process"] = disturbed(used[0], lambda: kill_host(used[0]))
-    found["process_recovery_s"] = wait_for(lambda: is_used(used[0]))
-    node = gpu_nodes[app.node_of(f"Drafter-{used[1]}")]
-    killed = disturbed(used[1], lambda: cluster.remove_node(node, allow_graceful=False))
-    found["killed_node"] = killed
-    cluster.add_node(num_cpus=0.3, num_gpus=1)
-    found["node_recovery_s"] = wait_for(lambda: is_used(used[1]) or is_used(left_over))
+    disturb("process", used, lambda: kill_host(used))
+    node = gpu_nodes[app.node_of(f"Drafter-{lost}")]
+    disturb("node", lost, lambda: cluster.remove_node(node, allow_graceful=False))
     return found
 
 
@@ -167,7 +177,7 @@ def main() -> int:
 
     cluster = Cluster(True, True, {"num_cpus": 2, "include_dashboard": False})
     try:
-        nodes = [cluster.add_node(num_cpus=0.3, num_gpus=1) for _ in range(2)]
+        nodes = [cluster.add_node(num_cpus=0, num_gpus=1) for _ in range(2)]
         print(json.dumps(run(cluster, {node.node_id: node for node in nodes})))
     finally:
         ray.shutdown()
