@@ -372,17 +372,26 @@ def test_a_drafter_that_breaks_at_the_end_of_a_sequence_is_noted_and_others_stil
 
 
 class Distant(Scripted):
-    """A drafter elsewhere; notes how much of each sequence it heard of, round by round."""
+    """A drafter elsewhere, as fast as one here; notes how much it heard of, round by round."""
 
     def __init__(self, answer: Answer, name: str = "d") -> None:
         super().__init__(answer, name)
         self.is_away = False
         self.heard: list[dict[str, int]] = []
+        self._drafts: dict[str, Draft] = {}
 
     def follow(self, sequences: Sequence[ScoreRequest]) -> None:
         self.heard.append({each.sequence_id: len(each.tokens) for each in sequences})
         if self.answer is raising:
             raise RuntimeError("broken")
+
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
+        drafts = self.draft(requests)
+        self._drafts |= {r.sequence_id: d for r, d in zip(requests, drafts, strict=True)}
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        drafts, self._drafts = self._drafts, {}
+        return drafts
 
 
 def test_a_drafter_elsewhere_hears_of_all_that_may_use_it_before_it_is_asked() -> None:
