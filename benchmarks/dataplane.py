@@ -195,9 +195,13 @@ class TimedDrafter(RemoteDrafter):
         with self._clock():
             super().follow(sequences)
 
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
         with self._clock():
-            return super().draft(requests)
+            super().ask(requests)
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        with self._clock():
+            return super().take(wait_s)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
         with self._clock():

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psutil
@@ -38,6 +39,10 @@ def far(client: OpenAI, **parameters: Any) -> tuple[str, int]:
     return ask(client, {"drafters": ["far"], "selector": "far"}, **parameters)
 
 
+def far_text(client: OpenAI, **parameters: Any) -> str:
+    return far(client, **parameters)[0]
+
+
 def plain(client: OpenAI, **parameters: Any) -> str:
     return ask(client, {"drafters": []}, **parameters)[0]
 
@@ -66,16 +71,19 @@ def test_a_stopped_and_a_killed_host_cost_no_stream_a_word(app: Any, client: Ope
     asked: list[dict[str, Any]] = [
         {"prompt": f"{REPEATING} {i}", "temperature": i % 2, "seed": i} for i in range(16)
     ]
-    alone = [plain(client, **parameters) for parameters in asked]
-    for number in (signal.SIGSTOP, signal.SIGKILL):
+
+    def all_of(ask: Callable[..., object], disturb: Callable[[], object]) -> list[object]:
+        with ThreadPoolExecutor(16) as threads:
+            answers = [threads.submit(ask, client, **parameters) for parameters in asked]
+            wait_for(lambda: app.metric("num_requests_running") > 0)
+            disturb()
+            return [answer.result() for answer in answers]
+
+    alone = all_of(plain, lambda: None)
+    for number in (signal.SIGKILL, signal.SIGSTOP):
         wait_for(lambda: far(client, temperature=0)[1] > 0)
         pid = host_pid(app)
         assert pid is not None
-        with ThreadPoolExecutor(16) as threads:
-            answers = [threads.submit(far, client, **parameters) for parameters in asked]
-            wait_for(lambda: app.metric("num_requests_running") > 0)
-            os.kill(pid, number)
-        assert [answer.result()[0] for answer in answers] == alone
-        os.kill(pid, signal.SIGCONT) if number == signal.SIGSTOP else None
-    print(f"used again after {wait_for(lambda: far(client, temperature=0)[1] > 0):.1f} s")
-    assert host_pid(app) != pid
+        assert all_of(far_text, partial(os.kill, pid, number)) == alone
+    os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: far(client, temperature=0)[1] > 0)

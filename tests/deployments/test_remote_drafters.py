@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import statistics
 import threading
@@ -10,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
-from fault_proxy import FaultProxy, Faults
 from host_process import host_process
 from hosting import IDENTITY, KEYS, PATIENT_S, Hosted, close, host
 from tiny_models import ids_of, run_all, tiny_engine, tiny_model_drafter
 from tiny_requests import request
 
+from benchmarks.fault_proxy import FaultProxy, Faults
 from deployments.host_client import HostClient
 from deployments.host_server import HostServer
 from deployments.remote_drafter import LATE, RemoteDrafter
@@ -88,8 +89,8 @@ def draft_request(tokens: Sequence[int], draft_length: int = 4, name: str = "a")
     return DraftRequest(name, "tenant", tokens, 1, SamplingParams(temperature=0.0), draft_length)
 
 
-def score_request(tokens: Sequence[int], finished: bool = False) -> ScoreRequest:
-    return ScoreRequest("a", "tenant", tokens, 1, SamplingParams(temperature=0.0), finished)
+def score_request(tokens: Sequence[int], finished: bool = False, name: str = "a") -> ScoreRequest:
+    return ScoreRequest(name, "tenant", tokens, 1, SamplingParams(temperature=0.0), finished)
 
 
 class Stuck(PromptLookupDrafter):
@@ -137,7 +138,7 @@ def test_a_bad_network_changes_no_token(
     stack: ExitStack, name: str, faults: Faults, gets_through: bool
 ) -> None:
     server = host_in(stack, lookup() if name == "lookup" else tiny_model_drafter("model", 8))
-    proxy = FaultProxy(server.endpoint, faults)
+    proxy = FaultProxy(server.endpoint, KEYS, faults)
     stack.callback(proxy.close)
     timeout_s = PATIENT_S if gets_through else DEADLINE_S
     client = client_in(stack, proxy.endpoint, timeout_s=timeout_s)
@@ -212,6 +213,22 @@ def test_what_was_sent_ahead_is_read_before_it_is_asked_for() -> None:
         assert remote._client.num_bytes - before < 60
         (outcomes,) = remote.score([score_request(tokens, finished=True)])
         assert [outcome.base_length for outcome in outcomes] == list(range(1, 9))
+
+
+def test_a_model_on_a_host_drafts_and_scores_as_the_one_here() -> None:
+    rng = random.Random(3)
+    here = tiny_model_drafter("model", 4)
+    with Hosted(tiny_model_drafter("model", 4)) as (there,):
+        for number in range(6):
+            tokens = [rng.randrange(3, 40) for _ in range(rng.randint(1, 20))]
+            for end in range(1, 40, rng.randint(1, 5)):
+                tokens += [rng.randrange(3, 40) for _ in range(end - len(tokens))]
+                asked = [draft_request(tokens[:end], rng.randint(1, 6), str(number))]
+                assert there.draft(asked) == here.draft(asked)
+                scored = [score_request(tokens[:end], name=str(number))]
+                assert there.score(scored) == here.score(scored)
+            for drafter in (here, there):
+                drafter.forget([str(number)])
 
 
 def test_a_drafter_unchosen_for_long_drafts_as_one_always_chosen() -> None:
@@ -308,7 +325,9 @@ def test_without_a_host_nothing_is_waited_for(stack: ExitStack) -> None:
 
 def test_a_slow_host_does_not_slow_down_the_median_round(stack: ExitStack) -> None:
     """Rounds beside 200 ms of latency, in pairs with plain rounds."""
-    proxy = FaultProxy(host_in(stack, lookup()).endpoint, Faults(min_delay_s=0.2, delay_s=0.2))
+    proxy = FaultProxy(
+        host_in(stack, lookup()).endpoint, KEYS, Faults(min_delay_s=0.2, delay_s=0.2)
+    )
     stack.callback(proxy.close)
     client = client_in(stack, proxy.endpoint, timeout_s=DEADLINE_S)
     slow, alone = engine_with(RemoteDrafter("lookup", 8, client)), tiny_engine()

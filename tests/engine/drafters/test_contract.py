@@ -31,7 +31,7 @@ MAKERS: dict[str, Maker] = {
     "suffix without shared outputs": lambda: SuffixDrafter("drafter", 16, 0),
     "model": lambda: tiny_model_drafter("drafter", 4),
 }
-REMOTE = {f"{name} over ZMQ": OverZmq(MAKERS[name]) for name in ("suffix", "model")}
+REMOTE = {f"{name} over ZMQ": OverZmq(MAKERS[name]) for name in ("prompt_lookup", "suffix")}
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(

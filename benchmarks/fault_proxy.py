@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import zmq
-from hosting import KEYS
 
 from deployments.sockets import Context, Endpoint, Gatekeeper, Socket, connect, listen
+from deployments.transport_keys import TransportKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,11 @@ class Faults:
 class FaultProxy:
     """Listens at `endpoint` with the host's keys, until it is closed."""
 
-    def __init__(self, host: Endpoint, faults: Faults, seed: int = 0) -> None:
+    def __init__(self, host: Endpoint, keys: TransportKeys, faults: Faults, seed: int = 0) -> None:
         self._context: Context = zmq.Context()
-        self._gatekeeper = Gatekeeper(self._context, KEYS)
-        self._front, self.endpoint = listen(self._context, "127.0.0.1", KEYS)
+        self._keys = keys
+        self._gatekeeper = Gatekeeper(self._context, keys)
+        self._front, self.endpoint = listen(self._context, "127.0.0.1", keys)
         self._host, self._faults, self._rng = host, faults, random.Random(seed)
         self._backs: dict[bytes, Socket] = {}
         self._due: list[tuple[float, int, bytes, bool, bytes]] = []
@@ -55,7 +56,7 @@ class FaultProxy:
                 elif socket is self._front:
                     client, data = socket.recv_multipart()
                     if client not in self._backs:
-                        self._backs[client] = connect(self._context, self._host, KEYS)
+                        self._backs[client] = connect(self._context, self._host, self._keys)
                     self._spoil(client, True, data)
                 else:
                     self._spoil(backs[socket], False, socket.recv())
