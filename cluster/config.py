@@ -81,6 +81,13 @@ class HostSection(Section):
     num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] | None = None
     draft_timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
 
+    @model_validator(mode="after")
+    def _resources_are_custom(self) -> HostSection:
+        for name in ("CPU", "GPU", "memory", "object_store_memory"):
+            if name in self.resources:
+                raise ValueError(f"resources: {name!r} is no resource of the operator's own")
+        return self
+
     @property
     def deployment(self) -> str:
         """Its name in Ray Serve."""

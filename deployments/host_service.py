@@ -38,6 +38,7 @@ from engine.drafters.drafter import Draft, Drafter, Outcome
 MAX_TOKENS = 2**22  # of all sequences
 IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
 _MAX_CATCH_UP_TOKENS = 256  # in one go, unless a single sequence has more
+_MAX_OUTCOMES = 256  # kept of each sequence and drafter: targets ask for none that are older
 
 T = TypeVar("T")
 Found = list[HostedSequence | None]
@@ -200,7 +201,7 @@ class HostService:
             lambda: [list(map(_scored, each)) for each in self._drafters[name].score(requests)],
         )
         for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
-            sequence.outcomes[name] += outcomes
+            sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
 
     def _call(
         self, name: str, sequences: Sequence[HostedSequence], call: Callable[[], list[T]]

@@ -20,7 +20,7 @@ Key = tuple[bytes, int]
 
 @dataclass(slots=True)
 class HostedSequence:
-    """`tokens` are verified. `outcomes` are settled ones that nobody has asked for yet, by drafter.
+    """`tokens` are verified. `outcomes`, by drafter, are settled and not yet asked for: the latest.
 
     `num_read` is how many of the tokens each drafter has caught up with.
     """

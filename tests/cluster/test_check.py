@@ -115,6 +115,10 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         "applications[0].args: drafters: 'lookup' names the host 'code', which is not among "
         "`hosts`; configured: none",
     ),
+    "resource of Ray's own": (
+        lambda c: app(c)["args"].update(hosts=[{"name": "code", "resources": {"GPU": 1}}]),
+        "applications[0].args.hosts[0]: resources: 'GPU' is no resource of the operator's own",
+    ),
     "host without drafters": (
         lambda c: app(c)["args"].update(hosts=[{"name": "code"}]),
         "applications[0].args: hosts: no drafter names the host 'code'",

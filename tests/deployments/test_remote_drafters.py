@@ -9,14 +9,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
-from host_process import host_process
-from hosting import IDENTITY, KEYS, PATIENT_S, Hosted, close, host
+from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, close, host
 from tiny_models import ids_of, run_all, tiny_engine, tiny_model_drafter
 from tiny_requests import request
 
 from benchmarks.fault_proxy import FaultProxy, Faults
+from benchmarks.host_process import host_process
 from deployments.host_client import HostClient
 from deployments.host_server import HostServer
 from deployments.remote_drafter import LATE, RemoteDrafter
@@ -232,13 +233,16 @@ def test_a_model_on_a_host_drafts_and_scores_as_the_one_here() -> None:
 
 
 def test_a_drafter_unchosen_for_long_drafts_as_one_always_chosen() -> None:
-    tokens = [(i * i) % 13 for i in range(250)]
-    drafters = (tiny_model_drafter("model", 4), lookup())
-    with Hosted(*drafters) as (unchosen, _), Hosted(tiny_model_drafter("model", 4)) as (always,):
-        for end in range(1, 250, 3):
+    """So it accepts as well: after 500 tokens that it only read, its next drafts are the same."""
+    tokens = [(i * i) % 13 for i in range(560)]
+    model = partial(tiny_model_drafter, "model", 4, max_length=600)
+    with Hosted(model(), lookup()) as (unchosen, _), Hosted(model()) as (always,):
+        for end in range(1, 501, 4):
             unchosen.follow([score_request(tokens[:end])])
-            chosen = always.draft([draft_request(tokens[:end])])
-        assert unchosen.draft([draft_request(tokens[:end])]) == chosen
+            always.draft([draft_request(tokens[:end])])
+        for end in range(502, 560, 5):
+            asked = [draft_request(tokens[:end])]
+            assert unchosen.draft(asked) == always.draft(asked)
 
 
 def test_a_long_sequence_goes_over_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +277,7 @@ def test_a_killed_host_changes_no_token_and_a_new_one_is_used(stack: ExitStack) 
 
 
 def test_a_stopped_process_is_not_waited_for_and_goes_on_later(stack: ExitStack) -> None:
-    process, endpoint = stack.enter_context(host_process())
+    process, endpoint = stack.enter_context(host_process(SECRET, IDENTITY))
     client = client_in(stack, endpoint, timeout_s=DEADLINE_S)
     engine = engine_with(RemoteDrafter("lookup", 8, client))
     process.send_signal(signal.SIGSTOP)

@@ -136,6 +136,7 @@ def tiny_model_drafter(
     seed: int = 0,
     noise: float = 0.05,
     num_blocks: int = 512,
+    max_length: int = MAX_LENGTH,
 ) -> ModelDrafter:
     """Drafts with the tiny target's weights, perturbed: it agrees often, but not always."""
     model = _perturbed_model(family, seed, noise)
@@ -146,7 +147,7 @@ def tiny_model_drafter(
         max_draft_length,
         num_blocks=num_blocks,
         block_size=4,
-        max_sequence_length=MAX_LENGTH,
+        max_sequence_length=max_length,
     )
 
 
