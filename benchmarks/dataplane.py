@@ -136,7 +136,7 @@ class Text:
 
     def scores(self) -> list[ScoreRequest]:
         return [
-            ScoreRequest(name, "t", tokens, PROMPT_LENGTH, GREEDY)
+            ScoreRequest(name, "t", tokens, PROMPT_LENGTH, GREEDY, finished=True)  # waited for
             for name, tokens in zip(self.names, self.tokens, strict=True)
         ]
 

@@ -54,6 +54,7 @@ class RemoteDrafter:
         self.max_draft_length = max_draft_length
         self._client = client
         self._asked: dict[str, _Asked] = {}
+        self._scoring: dict[str, list[tuple[Question, int]]] = {}  # with the sequence's place
 
     @property
     def is_away(self) -> bool:
@@ -89,25 +90,42 @@ class RemoteDrafter:
         return [drafts[request.sequence_id] for request in requests]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        """No outcomes where none came in time."""
+        """Waits for those of finished sequences; of others gives what has come of the question
+        before, or asks. No outcomes where none came in time."""
+        asking = [r for r in requests if r.finished or r.sequence_id not in self._scoring]
 
         def message(number: int, parts: Sequence[tuple[int, Known]]) -> AskScore:
-            asked = tuple(ScorePart(known, requests[i].finished) for i, known in parts)
+            asked = tuple(ScorePart(known, asking[i].finished) for i, known in parts)
             return AskScore(number, self.name, asked)
 
-        outcomes: list[list[Outcome]] = [[] for _ in requests]
-        for question in self._client.ask(requests, message):
-            while not question.is_over:
-                self._client.wait_for([question], self._client.timeout_s)
-            if isinstance(question.answer, Scores):
-                for i, scored in zip(question.indices, question.answer.outcomes, strict=False):
-                    outcomes[i] = [
-                        Outcome(o.base_length, o.num_offered, o.accept_length, o.censored)
-                        for o in scored
-                    ]
+        for question in self._client.ask(asking, message):
+            for place, i in enumerate(question.indices):
+                self._scoring.setdefault(asking[i].sequence_id, []).append((question, place))
+        self._wait_for_scores([r.sequence_id for r in requests if r.finished])
+        return [self._scored(request.sequence_id) for request in requests]
+
+    def _wait_for_scores(self, sequence_ids: Sequence[str]) -> None:
+        awaited = [question for each in sequence_ids for question, _ in self._scoring.get(each, ())]
+        while waiting := [question for question in awaited if not question.is_over]:
+            self._client.wait_for(waiting, self._client.timeout_s)
+
+    def _scored(self, sequence_id: str) -> list[Outcome]:
+        """What has come, each outcome once."""
+        outcomes, open_ = [], []
+        for question, place in self._scoring.pop(sequence_id, ()):
+            if not question.is_over:
+                open_.append((question, place))
+            elif isinstance(question.answer, Scores) and place < len(question.answer.outcomes):
+                outcomes += [
+                    Outcome(o.base_length, o.num_offered, o.accept_length, o.censored)
+                    for o in question.answer.outcomes[place]
+                ]
+        if open_:
+            self._scoring[sequence_id] = open_
         return outcomes
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         for sequence_id in sequence_ids:
             self._asked.pop(sequence_id, None)
+            self._scoring.pop(sequence_id, None)
         self._client.forget(sequence_ids)

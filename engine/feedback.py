@@ -19,6 +19,8 @@ from engine.sequence import Sequence as LiveSequence
 from policies.cost_model import CostModel
 from policies.selector import Decision, Learner, Outcome
 
+_ANSWER_TOKENS = 256  # that a sequence may grow by before a drafter elsewhere answers
+
 
 @dataclass(slots=True)
 class _Watched:
@@ -134,6 +136,8 @@ class Feedback:
     ) -> None:
         """Positions that were settled and not reported never will be."""
         last = len(sequence.tokens) - drafter.max_draft_length
+        if drafter.follows:
+            last -= _ANSWER_TOKENS
         for position in [position for position in pending if position < last]:
             del pending[position]
 

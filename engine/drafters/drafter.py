@@ -103,7 +103,8 @@ class Follower(Protocol):
     """A drafter somewhere else: it hears of verified tokens ahead, drafts while the engine goes on,
     and may be out of reach.
 
-    While it `is_away` it is not asked, and that is no failure of its.
+    While it `is_away` it is not asked, and that is no failure of its. It may score later: what has
+    come is given whenever it is asked again, and all of it once a sequence is finished.
     """
 
     @property

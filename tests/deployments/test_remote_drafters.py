@@ -8,11 +8,11 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import pytest
-from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, close, host
+from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, OverZmq, close, host
 from tiny_models import ids_of, run_all, tiny_engine, tiny_model_drafter
 from tiny_requests import request
 
@@ -217,9 +217,9 @@ def test_what_was_sent_ahead_is_read_before_it_is_asked_for() -> None:
 
 
 def test_a_model_on_a_host_drafts_and_scores_as_the_one_here() -> None:
-    rng = random.Random(3)
-    here = tiny_model_drafter("model", 4)
-    with Hosted(tiny_model_drafter("model", 4)) as (there,):
+    rng, make = random.Random(3), partial(tiny_model_drafter, "model", 4)
+    with closing(OverZmq(make)) as over_zmq:
+        here, there = make(), over_zmq()
         for number in range(6):
             tokens = [rng.randrange(3, 40) for _ in range(rng.randint(1, 20))]
             for end in range(1, 40, rng.randint(1, 5)):

@@ -13,7 +13,7 @@ from deployments.messages import Identity
 from deployments.remote_drafter import RemoteDrafter
 from deployments.transport_keys import TransportKeys
 from deployments.wire import Wire
-from engine.drafters.drafter import Drafter
+from engine.drafters.drafter import Drafter, Outcome, ScoreRequest
 
 SECRET = "a secret of the tests' own and no other"
 KEYS = TransportKeys([SECRET])
@@ -66,7 +66,12 @@ class Hosted:
 
 
 class _Settled(RemoteDrafter):
-    """Returns from `forget` when the host has forgotten, so that a test can look."""
+    """Waits for all scores, and until the host has forgotten, so that a test can look."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+        at_once, ids = super().score(requests), [request.sequence_id for request in requests]
+        self._wait_for_scores(ids)
+        return [first + self._scored(each) for first, each in zip(at_once, ids, strict=True)]
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         super().forget(sequence_ids)
