@@ -2,7 +2,7 @@
 
 A chosen draft's outcome is known at once. A drafter that the decision wants evaluated is scored at
 its position when the verified text settles it: a free one in every round, another in one call for
-many positions, about once in a longest draft's length of text.
+`_STRETCH` tokens of text, as that costs little more than a call for one of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engine.sequence import Sequence as LiveSequence
 from policies.cost_model import CostModel
 from policies.selector import Decision, Learner, Outcome
 
+_STRETCH = 16  # tokens
 _ANSWER_TOKENS = 256  # that a sequence may grow by before a drafter elsewhere answers
 
 
@@ -96,7 +97,8 @@ class Feedback:
         pending = self._open(drafter, sequence)
         if not pending or drafter.is_free:
             return bool(pending)
-        return next(iter(pending)) + 2 * drafter.max_draft_length <= len(sequence.tokens)
+        settled = len(sequence.tokens) - drafter.max_draft_length
+        return next(iter(pending)) + _STRETCH <= settled
 
     def _score(
         self, drafter: GuardedDrafter, due: Sequence[LiveSequence], last: Sequence[LiveSequence]

@@ -26,18 +26,20 @@ _INCARNATION = 1 << 32
 @dataclass(frozen=True, slots=True)
 class Survival:
     """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
-    which was not chosen may cost: what costs next to nothing is always scored, the rest a sample.
+    which was not chosen may cost: what costs next to nothing is always scored, the rest on a sample
+    of the sequences, as it reads all of a sequence's text to score anywhere in it.
 
     `correction_weight` is what "as the table says" counts for, in expected tokens, against a
     request's own record; None leaves requests as the table says. `correction_kept` of that record
-    is left after each outcome. `novelty` is the number of outcomes in a cell after which its
-    drafter is scored half as often, but never less than `least_evaluation` times as often.
+    is left after each outcome. `novelty` is the number of outcomes after which a drafter is scored
+    half as often, but never less than `least_evaluation` times as often; that is how often one is
+    that could not beat plain decoding at the best its counts allow.
     """
 
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
     evaluation_share: float = 0.05
-    novelty: float = 100.0
+    novelty: float = 1000.0
     least_evaluation: float = 0.1
     correction_weight: float | None = 8.0
     correction_kept: float = 0.97
@@ -90,6 +92,7 @@ class SurvivalSelector:
         self._correction = Correction(
             num_drafters, settings.correction_weight or 1.0, settings.correction_kept
         )
+        self._lots = np.full((1, num_drafters), np.nan)
         self._ledger = Ledger(
             settings.ledger_size,
             {
@@ -127,7 +130,7 @@ class SurvivalSelector:
         self._ledger["seconds"][slots, 0] = seconds[at, chosen]
         self._ledger["num_sequences"][slots, 0] = load.num_sequences
         self._ledger["row"][slots, 0] = rows
-        sampled = self._sampled(offers, cells, load, float(prices[0, 0]))
+        sampled = (offers > 0) & (self._lots_of(rows) < self._evaluated(load, prices, rate))
         sampled[at, drafters] = False
         return self._decisions(drafters, length, ids, sampled)
 
@@ -164,6 +167,7 @@ class SurvivalSelector:
         for sequence_id in sequence_ids:
             row = self._correction.free(sequence_id)
             if row is not None:
+                self._lots[row] = np.nan
                 rows = self._ledger["row"]
                 rows[rows == row] = -1
 
@@ -187,17 +191,26 @@ class SurvivalSelector:
         rows = self._ledger["row"][slots, 0]
         self._correction.observe(rows, drafters, accepted[told], expected)
 
-    def _sampled(self, offers: Ints, cells: Ints, load: Load, plain_s: float) -> Bools:
-        """Which drafters to score, by sequence, as if none of them was chosen."""
-        settings = self._settings
+    def _evaluated(self, load: Load, prices: Floats, rate: float) -> Floats:
+        """The part of the sequences on which each drafter is scored where it was not chosen."""
+        settings, plain_s = self._settings, prices[0, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
             share = settings.evaluation_share * (plain_s / self._prices.evaluation_seconds(load))
-        num_heard = self.table.num_at_risk[np.arange(cells.shape[1]), cells, 0]
+        num_heard = self.table.num_at_risk[:, :, 0].sum(axis=1)
         novelty = settings.novelty / (settings.novelty + num_heard)
-        share = share * np.maximum(novelty, settings.least_evaluation)
-        sampled = (offers > 0) & (self._generator.random(offers.shape) < share)
-        sampled[:, 0] = False
-        return np.asarray(sampled, np.bool_)
+        gains = self.table.expected_at_best - rate * (prices - plain_s)[:, None, :]
+        novelty[gains.max(axis=(1, 2)) <= 0] = 0
+        return np.asarray(share * np.maximum(novelty, settings.least_evaluation))
+
+    def _lots_of(self, rows: Ints) -> Floats:
+        """A number in [0, 1) by sequence and drafter, drawn once."""
+        num_missing = int(rows.max()) + 1 - len(self._lots)
+        if num_missing > 0:
+            more = np.full((max(num_missing, len(self._lots)), self._lots.shape[1]), np.nan)
+            self._lots = np.concatenate([self._lots, more])
+        new = rows[np.isnan(self._lots[rows, 0])]
+        self._lots[new] = self._generator.random((len(new), self._lots.shape[1]))
+        return np.asarray(self._lots[rows])
 
     def _decisions(
         self, drafters: Ints, lengths: Ints, ids: Ints, sampled: Bools

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from policies.arms import Floats, Ints
 
 _STALE = 1.02
+_NUM_DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class SurvivalTable:
         self._shrinkage = shrinkage
         self.num_at_risk: NDArray[np.int64] = np.zeros(self._shape, np.int64)
         self.num_passed: NDArray[np.int64] = np.zeros(self._shape, np.int64)
-        self._expected: Floats = np.zeros(0)
+        self._expected = self._expected_at_best = np.zeros(0)
         self._num_drafts = 0
         self._num_expected_from = -1  # drafts that `_expected` has seen
 
@@ -58,17 +59,27 @@ class SurvivalTable:
 
     @property
     def expected(self) -> Floats:
-        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0.
-
-        Computed anew when there are `_STALE` times the drafts, as it costs as much as a choice.
-        """
-        if self._num_expected_from < 0 or self._num_drafts > _STALE * self._num_expected_from:
-            num_drafters, num_cells, max_length = self._shape
-            self._expected = np.zeros((num_drafters, num_cells, max_length + 1))
-            survival = np.cumprod(self.pass_rates, axis=2)
-            np.cumsum(survival, axis=2, out=self._expected[:, :, 1:])
-            self._num_expected_from = self._num_drafts
+        """Tokens accepted of a draft of k, at [d, c, k]; 0 for k = 0."""
+        self._bring_up_to_date()
         return self._expected
+
+    @property
+    def expected_at_best(self) -> Floats:
+        """The same, were each pass rate two standard deviations better than it seems."""
+        self._bring_up_to_date()
+        return self._expected_at_best
+
+    def _bring_up_to_date(self) -> None:
+        """Once there are `_STALE` times the drafts, as it costs as much as a choice."""
+        if self._num_expected_from >= 0 and self._num_drafts <= _STALE * self._num_expected_from:
+            return
+        rates = self.pass_rates
+        variances = rates * (1 - rates) / (self.num_at_risk + self._shrinkage.cell_weight)
+        self._expected = _expected_of(rates)
+        self._expected_at_best = _expected_of(
+            np.minimum(rates + _NUM_DEVIATIONS * np.sqrt(variances), 1.0)
+        )
+        self._num_expected_from = self._num_drafts
 
     @property
     def pass_rates(self) -> Floats:
@@ -87,3 +98,9 @@ class SurvivalTable:
             before = (passed[:, depth] + weight * before) / (at_risk[:, depth] + weight)
             rates[:, depth] = before
         return rates
+
+
+def _expected_of(pass_rates: Floats) -> Floats:
+    """Accepted tokens by draft length, from 0 on, of pass rates by depth."""
+    expected = np.cumsum(np.cumprod(pass_rates, axis=2), axis=2)
+    return np.concatenate([np.zeros((*expected.shape[:2], 1)), expected], axis=2)

@@ -133,17 +133,44 @@ def test_a_decision_equals_the_plain_one_but_for_its_name() -> None:
     assert decision.id >= 0
 
 
-def test_what_costs_nothing_to_score_is_always_scored_and_the_rest_at_its_share() -> None:
-    table = prices(0.01).table
-    cheap = FixedPrices(table, np.array([0.0, 0.001, 0.5]))
-    selector = SurvivalSelector(ARMS, cheap, np.random.default_rng(0), Survival())
-    decisions = selector.choose([context(lookup=8, model=4)] * 4000)
-    others = [name for decision in decisions for name in decision.evaluated]
-    num_lookup = sum(decision.drafter != "lookup" for decision in decisions)
-    num_model = sum(decision.drafter != "model" for decision in decisions)
-    assert others.count("lookup") == num_lookup
-    if num_model:
-        assert others.count("model") / num_model == pytest.approx(0.1, abs=0.015)
+def scored(decisions: list[Decision], name: str) -> list[Decision]:
+    return [decision for decision in decisions if name in decision.evaluated]
+
+
+def with_price(
+    evaluation_s: float, per_token: float = 0.01, settings: Survival | None = None
+) -> SurvivalSelector:
+    """Scoring the model costs this, scoring lookups hardly anything."""
+    table = FixedPrices(prices(per_token).table, np.array([0.0, 0.001, evaluation_s]))
+    return SurvivalSelector(ARMS, table, np.random.default_rng(0), settings)
+
+
+def test_what_costs_nothing_to_score_is_always_scored_and_the_rest_on_its_share_of_texts() -> None:
+    selector = with_price(0.5)
+    offers = [context(sequence=str(i), lookup=2, model=4) for i in range(4000)]
+    assert {each.drafter for each in selector.choose(offers)} == {"model"}
+    assert len(scored(selector.choose(offers), "lookup")) == 4000
+    offers = [context(sequence=str(i), lookup=8, model=4) for i in range(4000)]
+    first, second = selector.choose(offers), selector.choose(offers)
+    assert {each.drafter for each in first} == {"lookup"}
+    assert len(scored(first, "model")) / 4000 == pytest.approx(0.1, abs=0.015)
+    assert [each.evaluated for each in second] == [each.evaluated for each in first]
+    selector.forget([offer.sequence_id for offer in offers])
+    assert [each.evaluated for each in selector.choose(offers)] != [d.evaluated for d in first]
+
+
+@pytest.mark.parametrize(("accepted", "per_token", "share"), [(1, 0.01, 0.5), (0, 0.2, 0.1)])
+def test_a_drafter_is_scored_less_once_it_is_known_and_least_if_it_cannot_win(
+    accepted: int, per_token: float, share: float
+) -> None:
+    selector = with_price(0.05, per_token, Survival(novelty=400.0, least_evaluation=0.1))
+    offers = [context(sequence=str(i), lookup=8, model=4) for i in range(2000)]
+    first = scored(selector.choose(offers), "model")
+    assert len(first) == len(offers)
+    heard = [Outcome(d.id, d.table_version, "model", 4, accepted) for d in first[:400]]
+    selector.observe(heard)
+    again = scored(selector.choose(offers), "model")
+    assert len(again) / len(offers) == pytest.approx(share, abs=0.03)
 
 
 def test_outcomes_of_drafters_that_were_not_chosen_count_once_and_in_any_order() -> None:
