@@ -3,7 +3,8 @@
 Round trips with a drafter that takes no time, beside Ray's own ways to the same process, in turns;
 then the real model with that drafter: the part of its rounds that distribution takes, and the
 bytes of each token. Drafts are never right there, so that every round emits one token and nothing
-is spread over several. The last line printed is one JSON object. QUICK=1: within 60 s.
+is spread over several. Last, a slow drafter here and on a host. The last line printed is one JSON
+object. QUICK=1: within 60 s.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.machine import describe_machine, is_quick
 from benchmarks.null_host import DRAFT_LENGTH, IDENTITY, NAME, NullHost, Question
 from benchmarks.prompts import load_prompts
 from benchmarks.spread import print_table
+from benchmarks.waves import measure_waves
 from benchmarks.workbench import GREEDY, MODEL, build_target
 from deployments.host_client import HostClient
 from deployments.remote_drafter import RemoteDrafter
@@ -39,6 +41,8 @@ from engine.config import TargetConfig
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 from engine.engine import Engine
 from engine.request import GenerationRequest
+from engine.runner import ModelRunner
+from engine.text import Text
 from policies.fixed import FixedSelector
 
 NUM_SEQUENCES = (1, 8, 64)
@@ -55,10 +59,11 @@ class Size:
     num_ray_calls: int
     num_tokens: int
     streams: tuple[int, ...]
+    num_pairs: int
 
 
-FULL = Size(1000, 300, 96, (1, 8))
-QUICK = Size(200, 50, 12, (1,))
+FULL = Size(1000, 300, 96, (1, 8), 5)
+QUICK = Size(200, 50, 12, (1,), 1)
 
 
 def main() -> int:
@@ -71,7 +76,8 @@ def main() -> int:
         serve.start(proxy_location="Disabled")
         app = serve.deployment(ray_actor_options={"num_cpus": 0})(NullHost).bind(secret)
         handle = serve.run(app, name="null", route_prefix=None)
-        client = HostClient(Wire(TransportKeys([secret])), IDENTITY, TIMEOUT_S)
+        wire = Wire(TransportKeys([secret]))
+        client = HostClient(wire, IDENTITY, TIMEOUT_S)
         client.find([ray.get(actor.endpoint.remote())])
         assert client.wait(TIMEOUT_S), "the host does not answer"
         figures = measure_round_trips(
@@ -82,8 +88,11 @@ def main() -> int:
             },
             size,
         )
-        figures |= measure_rounds(client, size)
+        runner, text, longest = build_target(TargetConfig(MODEL, numerics="fast"))
+        figures |= measure_rounds(client, runner, text, longest, size)
         client.close()
+        wire.close()
+    figures |= measure_waves(runner, text, longest, size.num_tokens, size.num_pairs, secret)
     print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
     return 0
 
@@ -111,7 +120,7 @@ def ray_session() -> Iterator[Any]:
 
 
 @dataclass(slots=True)
-class Text:
+class Growing:
     """Growing sequences, as an engine would ask about them."""
 
     num_sequences: int
@@ -151,17 +160,17 @@ def measure_round_trips(
     figures: dict[str, float] = {}
     rows = []
     for num_sequences in NUM_SEQUENCES:
-        text = Text(num_sequences)
+        growing = Growing(num_sequences)
         taken: dict[str, list[float]] = {name: [] for name in ("draft", "score", *others)}
         for call in range(NUM_WARM_UP + size.num_calls):
-            text.grow()
-            drafts, scores = text.drafts(), text.scores()
+            growing.grow()
+            drafts, scores = growing.drafts(), growing.scores()
             taken["draft"].append(milliseconds(partial(remote.draft, drafts)))
-            text.grow()
+            growing.grow()
             taken["score"].append(milliseconds(partial(follow_and_score, remote, scores)))
             for name, ask in others.items() if call < NUM_WARM_UP + size.num_ray_calls else ():
-                taken[name].append(milliseconds(partial(ask, text.question())))
-        remote.forget(text.names)
+                taken[name].append(milliseconds(partial(ask, growing.question())))
+        remote.forget(growing.names)
         for name, values in taken.items():
             p50, p99 = percentiles(values[NUM_WARM_UP:])
             suffix = "" if num_sequences == 1 else f"_{num_sequences}"
@@ -218,10 +227,11 @@ class TimedDrafter(RemoteDrafter):
         self.seconds += time.perf_counter() - started
 
 
-def measure_rounds(client: HostClient, size: Size) -> dict[str, float]:
+def measure_rounds(
+    client: HostClient, runner: ModelRunner, text: Text, longest: int, size: Size
+) -> dict[str, float]:
     """The part of a round that is lost, and the bytes of a token, with the real model."""
     config = TargetConfig(MODEL, numerics="fast")
-    runner, text, longest = build_target(config)
     figures: dict[str, float] = {}
     rows = []
     for num_streams in size.streams:
