@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
-	bench-dataplane bench-faults prove-nodes record-traces clean
+	bench-dataplane bench-host-faults prove-nodes record-traces clean
 
 install: $(STAMP)
 
@@ -60,8 +60,8 @@ bench-selector-cost: install
 bench-dataplane: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.dataplane
 
-bench-faults: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.faults
+bench-host-faults: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.host_faults
 
 prove-nodes: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.nodes

@@ -12,13 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.config import (
-    DEPLOYMENT_SETTINGS,
-    ClusterConfig,
-    HostSettings,
-    Section,
-    TargetSettings,
-)
+from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section, TargetSettings
 from cluster.problems import Path as KeyPath
 from cluster.problems import Problem, unknown_key, validation_problems
 from cluster.ray_keys import OPEN, RAY_KEYS
@@ -118,7 +112,7 @@ def _deployment_problems(
 ) -> Iterator[Problem]:
     name = deployment.get("name")
     hosts = config.hosts if isinstance(config, ClusterConfig) else ()
-    models = DEPLOYMENT_SETTINGS | {host.deployment: HostSettings for host in hosts}
+    models = DEPLOYMENT_SETTINGS | {host.deployment: Section for host in hosts}
     model = models.get(str(name))
     if model is None:
         allowed = ", ".join(sorted(models))

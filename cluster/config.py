@@ -40,27 +40,6 @@ class TargetSection(Section):
     max_queue_length: Annotated[int, Field(ge=1, le=2**20)] = 1024
 
 
-class DrafterSection(Section):
-    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other.
-
-    `host` names one of `hosts`; None is the target's own process.
-    """
-
-    name: Name
-    kind: Literal["prompt_lookup", "suffix", "model"]
-    max_draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
-    model: Annotated[str, Field(min_length=1)] | None = None
-    host: Name | None = None
-
-    @model_validator(mode="after")
-    def _model_belongs_to_its_kind(self) -> DrafterSection:
-        if self.kind == "model" and self.model is None:
-            raise ValueError("kind 'model' needs the key 'model': a folder or a Hub id")
-        if self.kind != "model" and self.model is not None:
-            raise ValueError(f"kind {self.kind!r} takes no key 'model'")
-        return self
-
-
 class HostSection(Section):
     """A Serve deployment of its own for the drafters that name it, with what each replica books.
 
@@ -92,6 +71,27 @@ class HostSection(Section):
     def deployment(self) -> str:
         """Its name in Ray Serve."""
         return f"Drafter-{self.name}"
+
+
+class DrafterSection(Section):
+    """One drafter. `model` is a folder or Hub id, for kind `model` and for no other.
+
+    `host` names one of `hosts`; None is the target's own process.
+    """
+
+    name: Name
+    kind: Literal["prompt_lookup", "suffix", "model"]
+    max_draft_length: Annotated[int, Field(ge=1, le=MAX_DRAFT_LENGTH)] = 16
+    model: Annotated[str, Field(min_length=1)] | None = None
+    host: Name | None = None
+
+    @model_validator(mode="after")
+    def _model_belongs_to_its_kind(self) -> DrafterSection:
+        if self.kind == "model" and self.model is None:
+            raise ValueError("kind 'model' needs the key 'model': a folder or a Hub id")
+        if self.kind != "model" and self.model is not None:
+            raise ValueError(f"kind {self.kind!r} takes no key 'model'")
+        return self
 
 
 class ClusterConfig(Section):
@@ -284,10 +284,6 @@ class IngressSettings(Section):
     """`user_config` of the deployment Ingress."""
 
     limits: Limits = Limits()
-
-
-class HostSettings(Section):
-    """`user_config` of a host's deployment: nothing."""
 
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {

@@ -16,8 +16,8 @@ from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, OverZmq, close, h
 from tiny_models import ids_of, run_all, tiny_engine, tiny_model_drafter
 from tiny_requests import request
 
-from benchmarks.fault_proxy import FaultProxy, Faults
 from benchmarks.host_process import host_process
+from benchmarks.host_proxy import FaultProxy, Faults
 from deployments.host_client import HostClient
 from deployments.host_server import HostServer
 from deployments.remote_drafter import LATE, RemoteDrafter

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults`: what a host that stops, or a bad network, costs the others.
+"""`python -m benchmarks.host_faults`: what a host that stops, or a bad network, costs the others.
 
 The real model with a lookup drafter on a host of its own, each fault in pairs with plain decoding:
 the median over all tokens of the time that each took, and the slowest in a hundred. Fails if a
@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
-from benchmarks.fault_proxy import FaultProxy, Faults
 from benchmarks.host_process import LONGEST, NAME, host_process
+from benchmarks.host_proxy import FaultProxy, Faults
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import load_prompts
 from benchmarks.spread import print_table
