@@ -88,6 +88,10 @@ class Application:
         found: dict[str, Any] = client.get_serve_details()["applications"][APP]["deployments"]
         return found
 
+    def set(self, **settings: Any) -> None:
+        """The target's `user_config`, while it runs."""
+        self.target.reconfigure.remote(settings).result()
+
     def node_of(self, deployment: str) -> str:
         (replica,) = self.details()[deployment]["replicas"]
         return str(replica["node_id"])
@@ -167,10 +171,14 @@ class Scenario:
         selectors = {
             name: {"name": "fixed", "drafter": name, "draft_length": 8} for name in HOSTS
         }  # fmt: skip
-        app.target.reconfigure.remote({"selectors": selectors}).result()
+        app.set(selectors=selectors)
         plain = [said.ids for said in app.generate(requests("plain", None))]
         wait_for(lambda: app.uses(used))
         self._compare(app, plain, "remote", used)
+        app.set(selectors=selectors, disabled=[used])
+        self.found["disabled"] = not app.uses(used)
+        app.set(selectors=selectors)
+        self.found["enabled"] = app.uses(used)
         if is_quick:
             return
         self.add_gpu_node()

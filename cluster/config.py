@@ -247,24 +247,22 @@ class TargetSettings(Section):
     """`user_config` of the deployment Target.
 
     `selector` decides for every request but those that name one of `selectors`. With `speculation`
-    off everything is decoded plainly.
+    off everything is decoded plainly; drafters that are `disabled` are neither asked nor told.
     """
 
     speculation: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
     selector: SelectorSection = SurvivalSection()
     selectors: dict[Name, SelectorSection] = Field(default_factory=dict, max_length=64)
+    disabled: tuple[Name, ...] = Field(default=(), strict=False, max_length=64)
 
     def unknown_drafters(self, config: ClusterConfig) -> list[tuple[str, str]]:
-        """(path of a selector, drafter) for every drafter that is not configured."""
+        """(path of a setting, drafter) for every drafter that is not configured."""
         known = {drafter.name for drafter in config.drafters}
         sections = {"selector": self.selector}
         sections.update({f"selectors.{name}": section for name, section in self.selectors.items()})
-        return [
-            (path, name)
-            for path, section in sections.items()
-            for name in section.arms()
-            if name not in known
-        ]
+        named = [(path, name) for path, section in sections.items() for name in section.arms()]
+        named += [("disabled", name) for name in self.disabled]
+        return [(path, name) for path, name in named if name not in known]
 
 
 class Limits(Section):

@@ -65,6 +65,7 @@ class Target:
             raise ValueError(f"{path}: {drafter!r} is no configured drafter")
         default, named = self._selectors.build(settings)
         await self._thread.run(lambda: self._engine.use_selectors(default, named))
+        await self._thread.run(lambda: self._engine.disable(settings.disabled))
         self._settings = settings
 
     async def describe(self) -> ModelCard:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from engine.counters import DrafterState
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
 from engine.feedback import Feedback, score_request
 from engine.guarded_drafter import GuardedDrafter
@@ -34,6 +35,15 @@ class Drafting:
     @property
     def num_failures(self) -> dict[str, int]:
         return {name: drafter.num_failures for name, drafter in self._drafters.items()}
+
+    @property
+    def states(self) -> dict[str, DrafterState]:
+        return {name: drafter.state for name, drafter in self._drafters.items()}
+
+    def disable(self, names: Collection[str]) -> None:
+        """These from now on, and no others."""
+        for name, drafter in self._drafters.items():
+            drafter.is_enabled = name not in names
 
     def use_selectors(self, default: Selector | None, named: Mapping[str, Selector]) -> None:
         """Who chooses: `default`, or the one that a request names. Without a default, nobody."""

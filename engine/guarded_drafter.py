@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from engine.counters import DrafterState
 from engine.drafters.drafter import (
     Draft,
     Drafter,
@@ -25,13 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 class GuardedDrafter:
-    """The calls of `Drafter`, none of which raises; `pass_round` counts the rounds."""
+    """The calls of `Drafter`, none of which raises; `pass_round` counts the rounds.
+
+    One that is not `is_enabled` is masked, and hears nothing.
+    """
 
     def __init__(self, drafter: Drafter, vocab_size: int) -> None:
         self.name = drafter.name
         self.is_free = drafter.is_free
         self.max_draft_length = drafter.max_draft_length
         self.num_failures = 0
+        self.is_enabled = True
         self._drafter = drafter
         self._follower = drafter if isinstance(drafter, Follower) else None
         self._vocab_size = vocab_size
@@ -40,19 +45,27 @@ class GuardedDrafter:
 
     @property
     def follows(self) -> bool:
-        """Whether it wants to hear of verified tokens ahead of being asked."""
+        """Whether it is elsewhere: hears of verified tokens ahead, and drafts meanwhile."""
         return self._follower is not None
 
     @property
-    def is_masked(self) -> bool:
+    def state(self) -> DrafterState:
+        if not self.is_enabled:
+            return "disabled"
+        if self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0:
+            return "resting"
         is_away = self._follower is not None and self._follower.is_away
-        return is_away or (self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0)
+        return "away" if is_away else "ready"
+
+    @property
+    def is_masked(self) -> bool:
+        return self.state != "ready"
 
     def pass_round(self) -> None:
         self._num_rounds_to_rest -= 1
 
     def follow(self, sequences: Sequence[ScoreRequest]) -> None:
-        if self._follower is None:
+        if self._follower is None or not self.is_enabled:
             return
         try:
             self._follower.follow(sequences)

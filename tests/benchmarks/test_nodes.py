@@ -44,3 +44,8 @@ def test_a_host_beyond_the_gpus_waits_and_says_so(found: dict[str, Any]) -> None
 def test_drafts_come_from_the_host_and_change_no_token(found: dict[str, Any]) -> None:
     assert found["remote"]
     assert found["remote_accepted"] > 0
+
+
+def test_a_drafter_is_disabled_and_enabled_while_the_target_runs(found: dict[str, Any]) -> None:
+    assert found["disabled"]
+    assert found["enabled"]

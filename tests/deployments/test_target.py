@@ -288,6 +288,7 @@ def test_an_error_of_a_command_reaches_its_caller_and_nobody_else(serving: Any) 
         {"selector": {"name": "rule", "lookups": ["nobody"]}},
         {"selector": {"name": "unheard of"}},
         {"speculation": "perhaps"},
+        {"disabled": ["nobody"]},
     ],
 )
 def test_wrong_settings_change_nothing(serving: Any, settings: dict[str, Any]) -> None:

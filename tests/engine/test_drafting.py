@@ -419,6 +419,20 @@ def test_a_drafter_that_is_away_is_not_asked_and_has_not_failed() -> None:
     assert drafts_of(made, step("a"))
 
 
+def test_a_disabled_drafter_is_neither_asked_nor_told_until_it_is_enabled_again() -> None:
+    far, near = Distant(honest), Scripted(honest, "near", is_free=True)
+    made = drafting(far, near)
+    made.disable(["d", "near"])
+    assert drafts_of(made, step("a")) == []
+    assert made.states == {"d": "disabled", "near": "disabled"}
+    assert (far.heard, far.asked, near.asked, made.num_failures["d"]) == ([], [], [], 0)
+    made.disable(["near"])
+    assert len(drafts_of(made, step("a"))) == 1
+    assert made.states == {"d": "ready", "near": "disabled"}
+    far.is_away = True
+    assert made.states["d"] == "away"
+
+
 def test_a_drafter_that_cannot_follow_fails_and_no_round_does() -> None:
     made = drafting(Distant(raising))
     assert drafts_of(made, step("a")) == []
