@@ -31,7 +31,7 @@ MAKERS: dict[str, Maker] = {
     "suffix without shared outputs": lambda: SuffixDrafter("drafter", 16, 0),
     "model": lambda: tiny_model_drafter("drafter", 4),
 }
-REMOTE = {f"{name} over ZMQ": OverZmq(MAKERS[name]) for name in ("prompt_lookup", "suffix")}
+REMOTE = {"suffix over ZMQ": OverZmq(MAKERS["suffix"])}
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
@@ -46,7 +46,7 @@ every_drafter = pytest.mark.parametrize(
 checked = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def hosts_are_closed() -> Iterator[None]:
     yield
     for make in REMOTE.values():
