@@ -229,7 +229,7 @@ def main() -> int:
     try:
         scenario.run(is_quick())
     finally:
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(scenario.found))

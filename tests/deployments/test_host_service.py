@@ -99,7 +99,7 @@ def score(base: int, number: int = 1, finished: bool = False, name: str = "echo"
 def tokens_of(replies: Sequence[ToTarget]) -> tuple[int, ...] | None:
     (answer,) = (each for each in replies if isinstance(each, Drafts))
     (draft,) = answer.drafts
-    return draft and draft.tokens
+    return None if draft is None else draft.tokens
 
 
 @pytest.fixture

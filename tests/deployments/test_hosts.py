@@ -80,10 +80,12 @@ def test_a_stopped_and_a_killed_host_cost_no_stream_a_word(app: Any, client: Ope
             return [answer.result() for answer in answers]
 
     alone = all_of(plain, lambda: None)
+    pid: int | None = None
     for number in (signal.SIGKILL, signal.SIGSTOP):
         wait_for(lambda: far(client, temperature=0)[1] > 0)
         pid = host_pid(app)
         assert pid is not None
         assert all_of(far_text, partial(os.kill, pid, number)) == alone
+    assert pid is not None
     os.kill(pid, signal.SIGCONT)
     wait_for(lambda: far(client, temperature=0)[1] > 0)

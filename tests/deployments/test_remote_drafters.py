@@ -7,7 +7,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
@@ -112,8 +112,11 @@ def lookup(name: str = "lookup") -> PromptLookupDrafter:
 
 @pytest.mark.parametrize("name", ["lookup", "model"])
 def test_a_host_accepts_exactly_what_the_drafter_here_would(name: str) -> None:
-    here = [lookup(), tiny_model_drafter("model", 8)][name == "model"]
-    there = [lookup(), tiny_model_drafter("model", 8)][name == "model"]
+    makers: dict[str, Callable[[], Drafter]] = {
+        "lookup": lookup,
+        "model": partial(tiny_model_drafter, "model", 8),
+    }
+    here, there = makers[name](), makers[name]()
     engine = engine_with(here)
     expected = [assert_exact(engine, [each]) for each in LONG]
     assert sum(expected) > 50
