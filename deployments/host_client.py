@@ -34,7 +34,7 @@ from deployments.sockets import Endpoint, TransportError
 from deployments.wire import Wire
 from engine.drafters.drafter import DraftRequest, ScoreRequest
 
-_PAUSE_S = 0.05  # between looks at hosts that do not answer yet
+_PAUSE_S = 0.002  # between looks at hosts that do not answer yet
 _MAX_NEWS_TOKENS = 256  # of one sequence beside others in one message
 
 logger = logging.getLogger(__name__)
