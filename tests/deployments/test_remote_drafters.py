@@ -118,12 +118,12 @@ def test_a_host_accepts_exactly_what_the_drafter_here_would(name: str) -> None:
     }
     here, there = makers[name](), makers[name]()
     engine = engine_with(here)
-    expected = [assert_exact(engine, [each]) for each in LONG]
-    assert sum(expected) > 50
+    expected = [assert_exact(engine, [each]) for each in REQUESTS]
+    assert sum(expected) > 0
     with Hosted(there) as (remote,):
         engine = engine_with(remote)
-        assert [assert_exact(engine, [each]) for each in LONG] == expected
-        assert assert_exact(engine, LONG) > 0  # together they may take turns, and draft less often
+        assert [assert_exact(engine, [each]) for each in REQUESTS] == expected
+        assert assert_exact(engine) > 0  # together they may take turns, and draft less often
         assert engine.counters().num_drafter_failures == {name: 0}
 
 
