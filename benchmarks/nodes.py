@@ -229,8 +229,8 @@ def main() -> int:
     try:
         scenario.run()
     finally:
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        cluster.shutdown()
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(scenario.found))
     return 0 if all(value is not False for value in scenario.found.values()) else 1
