@@ -1,8 +1,8 @@
 """`python -m benchmarks.host_faults`: what a host that stops, or a bad network, costs the others.
 
-The real model with a lookup drafter on a host of its own, each fault in pairs with plain decoding:
-the median over all tokens of the time that each took, and the slowest in a hundred. Fails if a
-token differs. The last line printed is one JSON object. QUICK=1: one pair each.
+The real model with a lookup drafter on a host of its own and the default selector, each fault in
+pairs with plain decoding: the median over all tokens of the time that each took, and the slowest in
+a hundred. Fails if a token differs. The last line printed is one JSON object. QUICK=1: one pair.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
+
+import numpy as np
 
 from benchmarks.host_process import LONGEST, NAME, host_process
 from benchmarks.host_proxy import FaultProxy, Faults
@@ -34,7 +36,10 @@ from engine.config import TargetConfig
 from engine.drafters.drafter import Drafter
 from engine.engine import Engine
 from engine.request import GenerationRequest
-from policies.fixed import FixedSelector
+from engine.warm_up import measure_steps
+from policies.arms import USUAL_LENGTHS, Arms, draft_lengths_up_to
+from policies.cost_model import ArmPrices
+from policies.survival import SurvivalSelector
 
 IDENTITY = Identity("any", "any")
 TIMEOUT_S = 0.1  # as a host's draft_timeout_s is, unless it is set
@@ -111,6 +116,8 @@ class Bench:
         self._config = TargetConfig(MODEL, numerics="invariant")
         self._runner, text, self._longest = build_target(self._config)
         self._text = text
+        self._steps = measure_steps(self._runner, 64, self._config.block_size)
+        self._selector: SurvivalSelector | None = None  # learns from run to run
         prompts = islice(load_prompts("edit"), NUM_STREAMS)
         self._requests = [
             GenerationRequest(
@@ -123,6 +130,14 @@ class Bench:
             for i, prompt in enumerate(prompts)
         ]
 
+    def _selector_for(self, engine: Engine) -> SurvivalSelector:
+        arms = Arms({NAME: draft_lengths_up_to(LONGEST, USUAL_LENGTHS)})
+        prices = ArmPrices(engine.costs, arms)
+        if self._selector is None:
+            self._selector = SurvivalSelector(arms, prices, np.random.default_rng(0))
+        self._selector.use_arms(arms, prices)
+        return self._selector
+
     def run(
         self, drafters: Sequence[Drafter], stopped: subprocess.Popen[str] | None = None
     ) -> tuple[Ids, list[float], int]:
@@ -131,8 +146,10 @@ class Bench:
         `stopped` is the host's process, if it is to stop on the way.
         """
         engine = Engine(self._runner, self._text, drafters, self._config, self._longest)
+        for step in self._steps:
+            engine.costs.observe_step(step, num_draft_tokens=0)
         if drafters:
-            engine.use_selectors(FixedSelector(NAME, LONGEST), {})
+            engine.use_selectors(self._selector_for(engine), {})
         for request in self._requests:
             engine.submit(request)
         ids: Ids = {request.sequence_id: [] for request in self._requests}
