@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
-.PHONY: install serve test check prove bench-decoding bench-select bench-replay bench-regret bench-selector-cost \
-	bench-dataplane bench-host-faults prove-nodes record-traces clean
+.PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
+	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces clean
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ check: install
 prove: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
 
+prove-statistics: install
+	HEDGEROW_EXAMPLES=$(if $(QUICK),1000,10000) $(BIN)/python -m pytest -q tests/cluster/statistics/test_interleavings.py
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.faults
+
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
 
@@ -65,6 +69,13 @@ bench-host-faults: install
 
 prove-nodes: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.nodes
+
+bench-scale: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.scale
+
+bench-sharing: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(TRACES),TRACES=$(TRACES)) $(BIN)/python -m benchmarks.replay_sharing
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.warm_start
 
 record-traces: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)

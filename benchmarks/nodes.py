@@ -219,8 +219,10 @@ def main() -> int:
     os.environ.update(
         ray_environment(folder),
         HEDGEROW_TRANSPORT_SECRET=secrets.token_hex(32),
+        HEDGEROW_STATE=str(folder / "state"),
         RAY_SERVE_SLOW_STARTUP_WARNING_S="5",  # until Serve says what a replica waits for
     )
+    os.environ.pop("REDIS_URL", None)
     import ray
     from ray.cluster_utils import Cluster
 

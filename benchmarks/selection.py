@@ -92,17 +92,23 @@ def main() -> int:
         mode.name: FixedSelector(mode.drafters[0], length) for length, mode in fixed
     })  # fmt: skip
     modes = [PLAIN, RULE, *(mode for _, mode in fixed), *learners]
-    per_domain = -(-size.num_prompts // len(DOMAINS))
-    prompts = mix(
-        {d: [bench.encode(p.text) for p in islice(load_prompts(d), per_domain)] for d in DOMAINS},
-        size.num_prompts,
-    )
+    prompts = mixed_prompts(bench, size.num_prompts)
     bench.run(prompts[:1], PLAIN, 2)  # warms up
     speeds = run_in_turns(bench, prompts, modes, size)
     figures = compare(speeds, [mode.name for _, mode in fixed])
-    figures |= under_load(bench, prompts, fixed, size)
+    figures |= under_load(bench, fixed, size)
     print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
     return 0
+
+
+def mixed_prompts(bench: Workbench, num_prompts: int) -> list[Ids]:
+    """As many of each domain, in turns."""
+    per_domain = -(-num_prompts // len(DOMAINS))
+    encoded = {
+        domain: [bench.encode(prompt.text) for prompt in islice(load_prompts(domain), per_domain)]
+        for domain in DOMAINS
+    }
+    return mix(encoded, num_prompts)
 
 
 def fixed_modes(lengths: Sequence[int]) -> list[tuple[int, Mode]]:
@@ -202,22 +208,28 @@ def _hindsight(speeds: Speeds, fixed: Sequence[str]) -> list[float]:
     return figures
 
 
-def under_load(
-    bench: Workbench, prompts: Sequence[Ids], fixed: Sequence[tuple[int, Mode]], size: Size
-) -> dict[str, float]:
-    """Survival against plain decoding, and the longest fixed arms, by number of streams."""
+def under_load(bench: Workbench, fixed: Sequence[tuple[int, Mode]], size: Size) -> dict[str, float]:
+    """Survival against plain decoding, and the longest fixed arms once, by number of streams.
+
+    A stream that ends makes room for the next prompt; the rounds in which all streams decode count.
+    """
+    prompts = mixed_prompts(bench, max(_num_prompts(n, size) for n in size.streams))
     longest = [mode for length, mode in fixed if length == max(size.fixed_lengths)]
-    modes = [PLAIN, Mode(SURVIVAL, tuple(DRAFTERS)), *longest]
-    ratios: dict[str, list[Spread]] = {mode.name: [] for mode in modes}
+    survival = Mode(SURVIVAL, tuple(DRAFTERS))
+    ratios: dict[str, list[Spread]] = {mode.name: [] for mode in (survival, *longest)}
     for num_streams in size.streams:
-        batch = [prompts[i % len(prompts)] for i in range(num_streams)]
-        speeds: dict[str, list[float]] = {mode.name: [] for mode in modes}
+        speeds: dict[str, list[float]] = {mode.name: [] for mode in (PLAIN, survival, *longest)}
         for repeat in range(size.stream_repeats):
+            modes = [PLAIN, survival, *(longest if repeat == 0 else ())]
             for mode in modes if repeat % 2 else reversed(modes):
-                run = bench.run(batch, mode, size.stream_tokens, ignore_eos=True)
+                run = bench.run(
+                    prompts[: _num_prompts(num_streams, size)], mode, size.stream_tokens,
+                    ignore_eos=True, num_streams=num_streams,
+                )  # fmt: skip
                 speeds[mode.name].append(run.num_decoded / run.decode_s)
-        for name, values in speeds.items():
-            ratios[name].append(paired_ratios(values, speeds[PLAIN.name]))
+        for name, spreads in ratios.items():
+            plain = speeds[PLAIN.name][: len(speeds[name])]
+            spreads.append(paired_ratios(speeds[name], plain))
         print(f"{num_streams} streams done", file=sys.stderr, flush=True)
     print_table(
         f"against plain decoding, {size.stream_tokens} tokens, {size.stream_repeats} repeats",
@@ -229,6 +241,11 @@ def under_load(
         "worst_load_vs_plain": min(spread.median for spread in ratios[SURVIVAL]),
         "worst_load_fixed_vs_plain": fixed_worst,
     }
+
+
+def _num_prompts(num_streams: int, size: Size) -> int:
+    """As many as keep the streams busy for a while, of the 48 there are."""
+    return min(max(size.num_prompts, 2 * num_streams), 48)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ so that every side of a comparison prefills, and the suffix drafter starts from 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,7 @@ MODEL_DRAFT_LENGTH = 2
 class Run:
     """What a run gave: ids by prompt, seconds, and how often the target was asked.
 
-    `total_s` includes prefill; the `decode_*` figures start when the last of the prompts has its
-    first token; `forward_s` and `num_rounds` are of the rounds from then on.
+    `total_s` includes prefill; the other figures are of the rounds in which every stream decodes.
     """
 
     ids: list[Ids]
@@ -150,11 +150,12 @@ class Workbench:
         max_tokens: int,
         sampling: SamplingParams = GREEDY,
         ignore_eos: bool = False,
+        num_streams: int | None = None,
     ) -> Run:
-        """Decodes all prompts at once."""
+        """Decodes the prompts, `num_streams` at a time: all at once unless given."""
         self._num_runs += 1
-        for i, ids in enumerate(prompts):
-            request = GenerationRequest(
+        requests = deque(
+            GenerationRequest(
                 sequence_id=str(i),
                 prompt_ids=ids,
                 max_tokens=max_tokens,
@@ -163,27 +164,34 @@ class Workbench:
                 ignore_eos=ignore_eos,
                 speculation=SpeculationOptions(drafters=mode.drafters, selector=mode.name),
             )
-            self._engine.submit(request)
-        return self._finish(Run([()] * len(prompts)))
+            for i, ids in enumerate(prompts)
+        )
+        run = Run([()] * len(prompts))
+        started = time.perf_counter()
+        self._decode(requests, run, num_streams or len(prompts))
+        run.total_s = time.perf_counter() - started
+        return run
 
-    def _finish(self, run: Run) -> Run:
-        started = decode_started = time.perf_counter()
-        waiting_for_first = set(range(len(run.ids)))
-        while self._engine.has_work:
-            forward_before, is_decoding = self.runner.forward_s, not waiting_for_first
-            for emission in self._engine.step():
+    def _decode(self, requests: deque[GenerationRequest], run: Run, num_streams: int) -> None:
+        num_live, waiting_for_first = 0, set[int]()
+        while requests or num_live:
+            while requests and num_live < num_streams:
+                waiting_for_first.add(int(requests[0].sequence_id))
+                self._engine.submit(requests.popleft())
+                num_live += 1
+            counts = not waiting_for_first and num_live == num_streams
+            before, forward_before = time.perf_counter(), self.runner.forward_s
+            emissions = self._engine.step()
+            if counts:
+                run.decode_s += time.perf_counter() - before
+                run.forward_s += self.runner.forward_s - forward_before
+                run.num_rounds += 1
+                run.num_decoded += sum(len(emission.token_ids) for emission in emissions)
+            for emission in emissions:
                 index = int(emission.sequence_id)
                 waiting_for_first.discard(index)
                 run.ids[index] += emission.token_ids
-                run.num_decoded += len(emission.token_ids) if is_decoding else 0
                 if emission.finish_reason is not None:
+                    num_live -= 1
                     run.num_draft_tokens += emission.use.num_draft_tokens
                     run.num_accepted_tokens += emission.use.num_accepted_tokens
-            if is_decoding:
-                run.num_rounds += 1
-                run.forward_s += self.runner.forward_s - forward_before
-            elif not waiting_for_first:
-                decode_started = time.perf_counter()
-        ended = time.perf_counter()
-        run.total_s, run.decode_s = ended - started, ended - decode_started
-        return run

@@ -1,4 +1,4 @@
-"""The operator's command line: `hedgerow check ray_config.yaml`."""
+"""The operator's command line: `hedgerow check ray_config.yaml`, `hedgerow stats`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.check import check_file
+from cluster.statistics import command as statistics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="name every mistake in a Ray Serve config file")
     check.add_argument("config", type=Path, help="the file, such as ray_config.yaml")
-    return _check(parser.parse_args(arguments).config)
+    stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
+    statistics.add_arguments(stats)
+    found = parser.parse_args(arguments)
+    return statistics.run(found) if found.command == "stats" else _check(found.config)
 
 
 def _check(config: Path) -> int:

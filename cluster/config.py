@@ -94,10 +94,24 @@ class DrafterSection(Section):
         return self
 
 
+class RedisSection(Section):
+    """What replicas learn, in the Redis of the environment's REDIS_URL, else in a private one.
+
+    After `half_life_s` a count is worth half. Weights are in drafts, by drafter and context: all
+    other tenants together count for at most `shared_weight` beside a tenant's own drafts, and each
+    of them for at most `tenant_weight` among the others.
+    """
+
+    half_life_s: Annotated[float, Field(ge=60, le=1e9, allow_inf_nan=False)] = 3 * 86400.0
+    shared_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 32.0
+    tenant_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1000.0
+
+
 class ClusterConfig(Section):
     """What needs a restart when it changes."""
 
     target: TargetSection = TargetSection()
+    redis: RedisSection = RedisSection()
     drafters: tuple[DrafterSection, ...] = Field(default=(), strict=False, max_length=64)
     hosts: tuple[HostSection, ...] = Field(default=(), strict=False, max_length=64)
 
@@ -186,6 +200,7 @@ class LearnerSection(Section):
 class BanditSection(LearnerSection):
     """`loss` counts tokens by round, as in the papers, or by second; `scope` says who shares."""
 
+    name: str
     loss: Literal["tokens", "seconds"] = "tokens"
     scope: Literal["request", "tenant", "global"] = "request"
 
@@ -217,13 +232,14 @@ class NormalHedgeSection(BanditSection):
 
 
 class SurvivalSection(LearnerSection):
-    """Contextual survival; see policies/survival.py.
+    """Contextual survival; see policies/survival.py. `scope` says who shares a table.
 
     `evaluation_share` is the part of plain decoding's time that scoring unchosen drafters may take.
     """
 
     name: Literal["survival"] = "survival"
     evaluation_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+    scope: Literal["tenant", "global"] = "tenant"
 
 
 SelectorSection = Annotated[
@@ -286,5 +302,6 @@ class IngressSettings(Section):
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {
     "Ingress": IngressSettings,
+    "Router": Section,
     "Target": TargetSettings,
 }

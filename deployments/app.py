@@ -12,6 +12,7 @@ from cluster.config import ClusterConfig, HostSection
 from cluster.yaml_file import read_yaml
 from deployments.drafter_host import DrafterHost
 from deployments.ingress import Ingress
+from deployments.router import Router
 from deployments.target import Target
 
 MAX_ONGOING_REQUESTS = 4096
@@ -39,7 +40,13 @@ def build_app(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0.25},
         graceful_shutdown_timeout_s=5.0,
     )(serve.ingress()(Ingress))
-    return ingress.bind(config, target.bind(config, hosts))
+    router = serve.deployment(
+        name="Router",
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": 0.1},
+        graceful_shutdown_timeout_s=5.0,
+    )(Router)
+    return ingress.bind(config, target.bind(config, router.bind(), hosts))
 
 
 def _host(section: HostSection) -> serve.Deployment:

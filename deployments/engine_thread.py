@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
@@ -20,6 +21,7 @@ from engine.request import Emission, GenerationRequest
 
 T = TypeVar("T")
 _LOG = logging.getLogger("hedgerow.engine")
+_CALL_CHECK_S = 1.0  # how soon a caller finds out that the thread has ended
 
 
 class SteppedEngine(Protocol):
@@ -117,6 +119,23 @@ class EngineThread:
             raise EngineStoppedError("the engine was stopped")
         self._commands.put(command)
         return await future
+
+    def call(self, function: Callable[[], T], /) -> T:
+        """As `run`, for another thread, which waits."""
+        future: Future[T] = Future()
+
+        def command() -> None:
+            try:
+                self.check()
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._commands.put(command)
+        while self._thread.is_alive():
+            with suppress(TimeoutError):
+                return future.result(_CALL_CHECK_S)
+        raise EngineStoppedError("the engine was stopped")
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -14,6 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from cluster.statistics.exchange import ExchangeCounters
 from deployments.latencies import BOUNDS_S, Histogram, Latencies
 from deployments.target_counters import TargetCounters
 from engine.counters import EngineCounters
@@ -49,6 +50,7 @@ class _Snapshot(Collector):
         yield from _engine_metrics(engines)
         yield from _drafter_metrics(engines)
         yield from _failure_metrics(engines)
+        yield from _statistics_metrics([target.statistics for target in self._targets])
         latencies = Latencies()
         for target in self._targets:
             latencies.add(target.latencies)
@@ -109,6 +111,19 @@ def _failure_metrics(engines: Sequence[EngineCounters]) -> Iterator[Metric]:
     for drafter, total in sorted(totals.items()):
         family.add_metric([drafter], total)
     yield family
+
+
+def _statistics_metrics(targets: Sequence[ExchangeCounters]) -> Iterator[Metric]:
+    values: dict[str, tuple[str, Callable[[ExchangeCounters], int]]] = {
+        "cells_sent": ("Counts that the store took.", lambda c: c.writer.num_sent),
+        "cells_lost": ("Counts that no store will have.", lambda c: c.writer.num_lost),
+        "cells_refused": ("Counts that found no room here.", lambda c: c.writer.num_refused),
+        "repairs": ("Times that the store had lost something.", lambda c: c.writer.num_repairs),
+        "failures": ("Exchanges that failed.", lambda c: c.num_failures),
+        "histories_lost": ("Pasts of tenants that vanished.", lambda c: c.num_histories_lost),
+    }
+    for name, (text, value) in values.items():
+        yield _counter(f"statistics_{name}", text, sum(map(value, targets)))
 
 
 def _latency_metrics(latencies: Latencies) -> Iterator[Metric]:

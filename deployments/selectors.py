@@ -20,6 +20,9 @@ from cluster.config import (
     TargetSettings,
     UcbSpecSection,
 )
+from cluster.statistics.arrays import learner_layout, survival_layout
+from cluster.statistics.keys import fingerprint
+from cluster.statistics.learning import SharedLearner
 from policies.arms import USUAL_LENGTHS, Arms, draft_lengths_up_to
 from policies.cost_model import ArmPrices, CostModel
 from policies.exp3spec import Exp3Spec
@@ -56,6 +59,15 @@ class Selectors:
         named = {name: selector for name, (_, selector) in self._built.items() if name != DEFAULT}
         return self._built[DEFAULT][1] if settings.speculation == "on" else None, named
 
+    @property
+    def shared(self) -> list[SharedLearner]:
+        """Those of the present whose sums mean the same elsewhere.
+
+        Seconds do not: they are this machine's.
+        """
+        found = (_shared(section, selector) for section, selector in self._built.values())
+        return [learner for learner in found if learner is not None]
+
     def _kept(self, name: str, section: SelectorSection) -> tuple[SelectorSection, Selector]:
         before = self._built.get(name)
         if before is not None and before[0] == section:
@@ -71,7 +83,7 @@ class Selectors:
                 return RuleSelector(section.lookups, section.draft_length, otherwise)
             case SurvivalSection():
                 arms = self._arms(section)
-                settings = Survival(evaluation_share=section.evaluation_share)
+                settings = Survival(section.scope, evaluation_share=section.evaluation_share)
                 prices = ArmPrices(self._costs, arms)
                 return SurvivalSelector(arms, prices, np.random.default_rng(), settings)
             case UcbSpecSection():
@@ -95,3 +107,18 @@ class Selectors:
         wanted = section.draft_lengths or USUAL_LENGTHS
         names = self._longest if section.drafters is None else section.drafters
         return Arms({name: draft_lengths_up_to(self._longest[name], wanted) for name in names})
+
+
+def _shared(section: SelectorSection, selector: Selector) -> SharedLearner | None:
+    if isinstance(selector, SurvivalSelector):
+        arms, num_contexts = selector.arms, Survival().features.num_cells
+        layout = survival_layout(arms.names, num_contexts, arms.max_length)
+        return SharedLearner(selector, layout, leans_on_others=True)
+    if not isinstance(selector, LearningSelector) or not isinstance(section, BanditSection):
+        return None
+    if section.loss == "seconds" or section.scope == "request":
+        return None
+    keys = selector.arms.keys
+    learner = f"{section.name}-{fingerprint(section.scope, keys)[:8]}"
+    layout = learner_layout(learner, selector.sum_names, keys)
+    return SharedLearner(selector, layout, leans_on_others=False)

@@ -18,6 +18,7 @@ from deployments.latencies import Latencies, Stopwatch
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
 from deployments.selectors import Selectors
+from deployments.sharing import Sharing
 from deployments.target_counters import TargetCounters
 from engine.config import DrafterConfig, TargetConfig
 from engine.errors import CapacityError, InvalidRequestError
@@ -28,10 +29,11 @@ from engine.request import Emission, GenerationRequest, SpeculationOptions
 class Target:
     """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers.
 
-    `hosts` are the handles of the deployments of `config["hosts"]`, by name.
+    `router` is the Serve handle of the deployment Router, `hosts` are those of the deployments of
+    `config["hosts"]`, by name.
     """
 
-    def __init__(self, config: Mapping[str, object], hosts: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, object], router: Any, hosts: Mapping[str, Any]) -> None:
         from engine.build import build_engine  # loads torch, which only this process may
 
         self._config = ClusterConfig.model_validate(config)
@@ -57,6 +59,8 @@ class Target:
         self._selectors = Selectors(longest, self._engine.costs)
         self._engine.use_selectors(*self._selectors.build(self._settings))
         self._thread = EngineThread(self._engine)
+        self._sharing = Sharing(self._config, router, self._thread)
+        self._sharing.start(self._selectors.shared)
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Applies new settings between two rounds; wrong ones are refused and change nothing."""
@@ -66,6 +70,7 @@ class Target:
         default, named = self._selectors.build(settings)
         await self._thread.run(lambda: self._engine.use_selectors(default, named))
         await self._thread.run(lambda: self._engine.disable(settings.disabled))
+        self._sharing.follow(self._selectors.shared)
         self._settings = settings
 
     async def describe(self) -> ModelCard:
@@ -75,10 +80,14 @@ class Target:
 
     async def counters(self) -> TargetCounters:
         engine = await self._thread.run(self._engine.counters)
-        return TargetCounters(engine=engine, latencies=self._latencies)
+        return TargetCounters(engine, self._latencies, self._sharing.counters)
 
     async def check_health(self) -> None:
         self._thread.check()
+
+    def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_sharing"):
+            self._sharing.stop()
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cluster.statistics.exchange import ExchangeCounters
 from deployments.latencies import Latencies
 from engine.counters import EngineCounters
 
@@ -12,3 +13,4 @@ from engine.counters import EngineCounters
 class TargetCounters:
     engine: EngineCounters
     latencies: Latencies
+    statistics: ExchangeCounters = field(default_factory=ExchangeCounters)

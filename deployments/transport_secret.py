@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.embedded_redis import state_folder
+
 VARIABLE = "HEDGEROW_TRANSPORT_SECRET"
 MIN_LENGTH = 32  # characters: keys are derived from it, and anybody may try to guess it offline
 MAX_SECRETS = 2  # the new and the old one, while they change
@@ -28,7 +30,7 @@ def read_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """
     given = environ.get(VARIABLE)
     if given is None:
-        return (_kept_secret(_state_folder(environ) / "transport-secret"),)
+        return (_kept_secret(state_folder(environ) / "transport-secret"),)
     found = tuple(each.strip() for each in given.split(","))
     if len(found) > MAX_SECRETS or any(len(each) < MIN_LENGTH for each in found):
         raise TransportSecretError(
@@ -36,12 +38,6 @@ def read_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
             f"each of at least {MIN_LENGTH} characters"
         )
     return found
-
-
-def _state_folder(environ: Mapping[str, str]) -> Path:
-    own = environ.get("HEDGEROW_STATE")
-    base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(own) if own else Path(base) / "hedgerow"
 
 
 def _kept_secret(path: Path) -> str:

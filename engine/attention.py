@@ -29,6 +29,7 @@ _INVARIANT_QUERIES = 16
 _INVARIANT_KEYS = 512
 _CHEAP_KEYS = 511  # shorter sequences are padded to each other's length without a thought
 _SHORT = 32  # new tokens up to which spans share a call in the fast form
+_CHEAP_PADDING = 48  # query rows that cost less than a call of their own for single tokens
 
 
 class UnsupportedAttention(Exception):
@@ -179,7 +180,7 @@ class AttentionBatch:
         for span in spans:
             offsets.append(total)
             total += span.num_new
-        groups = _groups(spans, form.short)
+        groups = _groups(spans, form)
         self._tiles = [
             _Tiles([spans[i] for i in group], [offsets[i] for i in group], cache, form)
             for group in groups
@@ -220,20 +221,32 @@ class AttentionBatch:
         return functional.pad(out, (0, 0, 0, 0, 0, num_padding))[None] if num_padding else out[None]
 
 
-def _groups(spans: Sequence[Span], short: int) -> list[list[int]]:
+def _groups(spans: Sequence[Span], form: _Form) -> list[list[int]]:
     """Indices of spans that share a call: short ones of like length, each long one alone.
 
     Keys are padded to the longest of a group, so a group spans a factor of two at most, or what is
-    cheap anyway.
+    cheap anyway. So are queries, unless tiles have a size of their own: single tokens are then kept
+    apart from drafts where they are many.
     """
     together: dict[int, list[int]] = defaultdict(list)
     alone = []
     for i, span in enumerate(spans):
-        if span.num_new <= short:
+        if span.num_new <= form.short:
             together[max(_CHEAP_KEYS, span.end - 1).bit_length()].append(i)
         else:
             alone.append([i])
-    return [*together.values(), *alone]
+    groups = list(together.values())
+    if form.queries is None:
+        groups = [part for group in groups for part in _without_padding(spans, group)]
+    return [*groups, *alone]
+
+
+def _without_padding(spans: Sequence[Span], group: list[int]) -> list[list[int]]:
+    longest = max(spans[i].num_new for i in group)
+    single = [i for i in group if spans[i].num_new == 1]
+    if len(single) == len(group) or len(single) * (longest - 1) <= _CHEAP_PADDING:
+        return [group]
+    return [single, [i for i in group if spans[i].num_new > 1]]
 
 
 class ShapeProbe:

@@ -77,7 +77,8 @@ class CostModel:
     """What was measured: target steps, drafters' calls, evaluations. Knows no arms.
 
     A draft of k adds T(n + k) - T(n) to the step, where n is what the step holds anyway: the
-    load's tokens and the drafts that the other sequences bring as a rule.
+    load's tokens and the drafts that the other sequences bring as a rule. It is charged its part of
+    what all drafts add to the step if that is more, so that what the first draft costs is paid.
     """
 
     def __init__(self) -> None:
@@ -121,10 +122,11 @@ class CostModel:
         """What drafts of these lengths add to the step; nothing until one was measured."""
         if not self._curve.is_fitted:
             return np.zeros(len(lengths))
-        others = load.num_tokens + self._drafts_per_sequence * (load.num_sequences - 1)
-        num_tokens = np.concatenate([[others], others + lengths])
+        others = self._drafts_per_sequence * (load.num_sequences - 1)
+        num_tokens = load.num_tokens + np.concatenate([[0.0, others], others + lengths])
         steps = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
-        return np.asarray(steps[1:] - steps[0])
+        part = lengths / np.maximum(others + lengths, 1.0)
+        return np.asarray(np.maximum(steps[2:] - steps[1], (steps[2:] - steps[0]) * part))
 
     def draft_seconds(self, drafter: str | None, lengths: Floats, num_sequences: int) -> Floats:
         """One sequence's part of drafting this many tokens; 0 while nothing was measured."""

@@ -19,10 +19,6 @@ from policies.rows import Rows, Scope, turns
 from policies.selector import Context, Decision, Outcome
 
 Loss = Literal["tokens", "seconds"]
-Cells = dict[tuple[str, str, int, str], int]
-"""Sums to share, in millionths, by (tenant or "", drafter or "", draft length, sum)."""
-
-_UNIT = 1_000_000
 _INCARNATION = 1 << 32
 
 
@@ -39,7 +35,8 @@ class Plays:
 
 
 class Rule(Protocol):
-    """Weighs arms by additive sums; `sums` names them, the first counts the choices made.
+    """Weighs arms by additive sums; `sums` names them. The first two are counts: of choices made,
+    and of rounds observed.
 
     `sees_all`: it learns from every drafter's accept length, not only the chosen one's.
     `joins_at_mean`: a new arm starts with the others' mean sums, so that it is neither sure to win
@@ -115,10 +112,11 @@ class LearningSelector:
         self._prices = prices
         places = arms.remap(self._arms)
         old = self._rows.sums
+        added = np.where(places >= 0, self._rows.added[:, :, places], 0.0)
         sums = np.where(places >= 0, old[:, :, places], 0.0)
         if self._rule.joins_at_mean:
             sums = np.where(places >= 0, sums, old.mean(axis=2, keepdims=True))
-        self._rows.sums = sums
+        self._rows.replace(sums, added)
         self._set_arms(arms)
 
     def _set_arms(self, arms: Arms) -> None:
@@ -181,25 +179,21 @@ class LearningSelector:
             if row is not None:
                 self._ledger.close_where("row", row)
 
-    def cells(self) -> Cells:
-        """What may be shared: the sums of tenants or of all, none of requests'."""
-        if self._settings.scope == "request":
-            return {}
-        return {
-            (key, drafter, length, name): round(self._rows.sums[row, s, a] * _UNIT)
-            for key, row in self._rows.keys.items()
-            for a, (drafter, length) in enumerate(self._arms.keys)
-            for s, name in enumerate(self._rule.sums)
-        }
+    @property
+    def sum_names(self) -> tuple[str, ...]:
+        return self._rule.sums
 
-    def add(self, cells: Mapping[tuple[str, str, int, str], int]) -> None:
-        """Adds sums that others have gathered; unknown arms and sums are passed over."""
-        places = {key: a for a, key in enumerate(self._arms.keys)}
-        names = {name: s for s, name in enumerate(self._rule.sums)}
-        for (key, drafter, length, name), value in cells.items():
-            if (drafter, length) in places and name in names:
-                row = self._rows.row(key)
-                self._rows.sums[row, names[name], places[drafter, length]] += value / _UNIT
+    @property
+    def sums(self) -> dict[str, Floats]:
+        """By request, tenant or (for all) "": what the rule weighs [num_sums, num_arms]."""
+        return {key: self._rows.sums[row] for key, row in self._rows.keys.items()}
+
+    def take(self) -> dict[str, Floats]:
+        return self._rows.take()
+
+    def use(self, merged: Mapping[str, Floats], start: Floats) -> None:
+        """Of sums that are damaged, counts below 0 become 0."""
+        self._rows.use({key: _sound(sums) for key, sums in merged.items()}, _sound(start))
         self._version += 1
 
     def _draw(self, weights: Floats) -> Ints:
@@ -283,3 +277,7 @@ class LearningSelector:
             for name, length in context.draft_lengths.items()
             if length and name in self._arms.index
         )
+
+
+def _sound(sums: Floats) -> Floats:
+    return np.concatenate([np.maximum(sums[:2], 0.0), sums[2:]])

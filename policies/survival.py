@@ -1,13 +1,14 @@
 """Contextual survival: the arm with the most expected tokens beyond what its seconds are worth.
 
-Expected accept lengths come from a table that all requests share, keyed by a small context per
-drafter; prices from the present load. At high load it falls to plain decoding by itself.
+Expected accept lengths come from a table that requests share, keyed by a small context per drafter;
+prices from the present load. At high load it falls to plain decoding by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -21,13 +22,15 @@ from policies.selector import Context, Decision, Load, Outcome
 from policies.survival_table import Shrinkage, SurvivalTable
 
 _INCARNATION = 1 << 32
+_RENEWED = 1 / 128  # of the sequences, with every round
 
 
 @dataclass(frozen=True, slots=True)
 class Survival:
     """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
     which was not chosen may cost: what costs next to nothing is always scored, the rest on a sample
-    of the sequences, as it reads all of a sequence's text to score anywhere in it.
+    of the sequences, as it reads all of a sequence's text to score anywhere in it. `scope` says who
+    shares a table, and the rate at which seconds are priced.
 
     `correction_weight` is what "as the table says" counts for, in expected tokens, against a
     request's own record; None leaves requests as the table says. `correction_kept` of that record
@@ -36,6 +39,7 @@ class Survival:
     that could not beat plain decoding at the best its counts allow.
     """
 
+    scope: Literal["tenant", "global"] = "global"
     features: Features = field(default_factory=Features)
     shrinkage: Shrinkage = field(default_factory=Shrinkage)
     evaluation_share: float = 0.05
@@ -60,8 +64,15 @@ class SurvivalSelector:
         self._settings = settings or Survival()
         self._prices = prices
         self._generator = generator
-        self._rate = Rate()
+        self._rates: dict[int, Rate] = {}
         self._version = self._settings.incarnation * _INCARNATION
+        self.table = SurvivalTable(
+            len(arms.names),
+            self._settings.features.num_cells,
+            arms.max_length,
+            self._settings.shrinkage,
+            self._settings.scope,
+        )
         self._set_arms(arms)
 
     @property
@@ -74,21 +85,13 @@ class SurvivalSelector:
         Open decisions are let go. `prices` are those of the new arms.
         """
         self._prices = prices
-        old_arms, old = self._arms, self.table
+        places = [self._arms.index.get(name, -1) for name in arms.names]
+        self.table.use_drafters(np.array(places, np.int64), arms.max_length)
         self._set_arms(arms)
-        depth = min(arms.max_length, old_arms.max_length)
-        for drafter, name in enumerate(arms.names):
-            if name in old_arms.index:
-                place = old_arms.index[name]
-                self.table.num_at_risk[drafter, :, :depth] = old.num_at_risk[place, :, :depth]
-                self.table.num_passed[drafter, :, :depth] = old.num_passed[place, :, :depth]
 
     def _set_arms(self, arms: Arms) -> None:
         self._arms = arms
         num_drafters, settings = len(arms.names), self._settings
-        self.table = SurvivalTable(
-            num_drafters, settings.features.num_cells, arms.max_length, settings.shrinkage
-        )
         self._correction = Correction(
             num_drafters, settings.correction_weight or 1.0, settings.correction_kept
         )
@@ -97,6 +100,7 @@ class SurvivalSelector:
             settings.ledger_size,
             {
                 "row": (1, np.int64),
+                "tenant": (1, np.int64),
                 "cells": (num_drafters, np.int64),
                 "unheard": (num_drafters, np.bool_),
                 "chosen": (1, np.int64),
@@ -116,9 +120,11 @@ class SurvivalSelector:
         lengths, allowed = self._arms.cut(offers)
         prices = self._prices.seconds(load)
         seconds = prices[self._arms.drafters, lengths]
-        rate = self._rate.per_second(load.num_sequences, float(prices[0, 0]))
-        rows = self._correction.rows(contexts)
-        values = self._expected(rows, cells, lengths) - rate * seconds
+        rows, tenants = self._correction.rows(contexts), self.table.rows(contexts)
+        present, places = np.unique(tenants, return_inverse=True)
+        rates = self._rates_of(present, load, float(prices[0, 0]))
+        shares = self._evaluated(load, prices, present, rates)[places]
+        values = self._expected(rows, tenants, cells, lengths) - rates[places, None] * seconds
         chosen = np.where(allowed, values, -np.inf).argmax(axis=1)
         at = np.arange(len(contexts))
         drafters, length = self._arms.drafters[chosen], lengths[at, chosen]
@@ -130,14 +136,22 @@ class SurvivalSelector:
         self._ledger["seconds"][slots, 0] = seconds[at, chosen]
         self._ledger["num_sequences"][slots, 0] = load.num_sequences
         self._ledger["row"][slots, 0] = rows
-        sampled = (offers > 0) & (self._lots_of(rows) < self._evaluated(load, prices, rate))
+        self._ledger["tenant"][slots, 0] = tenants
+        sampled = (offers > 0) & (self._lots_of(rows) < shares)
         sampled[at, drafters] = False
         return self._decisions(drafters, length, ids, sampled)
 
-    def _expected(self, rows: Ints, cells: Ints, lengths: Ints) -> Floats:
+    def take(self) -> dict[str, Floats]:
+        return self.table.take()
+
+    def use(self, merged: Mapping[str, Floats], start: Floats) -> None:
+        self.table.use(merged, start)
+        self._version += 1
+
+    def _expected(self, rows: Ints, tenants: Ints, cells: Ints, lengths: Ints) -> Floats:
         """Accepted tokens of every arm, by sequence."""
-        drafters = self._arms.drafters
-        expected: Floats = self.table.expected[drafters, cells[:, drafters], lengths]
+        drafters, table = self._arms.drafters, self.table.expected(tenants)
+        expected: Floats = table[tenants[:, None], drafters, cells[:, drafters], lengths]
         if self._settings.correction_weight is not None:
             expected = expected * self._correction.factors(rows)[:, drafters]
         return expected
@@ -159,8 +173,8 @@ class SurvivalSelector:
         self._observe_rate(slots, drafters, accepted)
         at_risk = np.where(is_cut, accepted, np.minimum(accepted + 1, offered))
         self._observe_requests(slots, drafters, offered, accepted)
-        cells = self._ledger["cells"][slots, drafters]
-        self.table.add(drafters, cells, at_risk, accepted)
+        cells, tenants = self._ledger["cells"][slots, drafters], self._ledger["tenant"][slots, 0]
+        self.table.add(tenants, drafters, cells, at_risk, accepted)
         self._version += 1
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
@@ -171,15 +185,21 @@ class SurvivalSelector:
                 rows = self._ledger["row"]
                 rows[rows == row] = -1
 
+    def _rates_of(self, tenants: Ints, load: Load, plain_s: float) -> Floats:
+        """Each by what its own rounds emit: how well others' drafts do changes nobody's choices."""
+        found = [self._rates.setdefault(tenant, Rate()) for tenant in tenants.tolist()]
+        return np.array([rate.per_second(load.num_sequences, plain_s) for rate in found])
+
     def _observe_rate(self, slots: Ints, drafters: Ints, accepted: Ints) -> None:
         mine = self._ledger["chosen"][slots, 0] == drafters
         slots, accepted = slots[mine], accepted[mine]
-        sizes = self._ledger["num_sequences"][slots, 0]
-        for size in np.unique(sizes).tolist():
-            these = sizes == size
+        kinds = np.stack([self._ledger[name][slots, 0] for name in ("tenant", "num_sequences")])
+        for tenant, size in np.unique(kinds, axis=1).T.tolist():
+            these = (kinds[0] == tenant) & (kinds[1] == size)
             emitted = np.minimum(accepted[these], self._ledger["length"][slots[these], 0]) + 1
             seconds = self._ledger["seconds"][slots[these], 0].sum()
-            self._rate.observe(size, int(these.sum()), float(emitted.sum()), float(seconds))
+            rate = self._rates[tenant]
+            rate.observe(size, int(these.sum()), float(emitted.sum()), float(seconds))
 
     def _observe_requests(self, slots: Ints, drafters: Ints, offered: Ints, accepted: Ints) -> None:
         if self._settings.correction_weight is None:
@@ -187,28 +207,31 @@ class SurvivalSelector:
         told = self._ledger["row"][slots, 0] >= 0
         slots, drafters = slots[told], drafters[told]
         cells = self._ledger["cells"][slots, drafters]
-        expected = self.table.expected[drafters, cells, offered[told]]
+        tenants = self._ledger["tenant"][slots, 0]
+        expected = self.table.expected(tenants)[tenants, drafters, cells, offered[told]]
         rows = self._ledger["row"][slots, 0]
         self._correction.observe(rows, drafters, accepted[told], expected)
 
-    def _evaluated(self, load: Load, prices: Floats, rate: float) -> Floats:
-        """The part of the sequences on which each drafter is scored where it was not chosen."""
+    def _evaluated(self, load: Load, prices: Floats, tenants: Ints, rates: Floats) -> Floats:
+        """The part of a tenant's sequences on which each drafter is scored if it was not chosen."""
         settings, plain_s = self._settings, prices[0, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
             share = settings.evaluation_share * (plain_s / self._prices.evaluation_seconds(load))
-        num_heard = self.table.num_at_risk[:, :, 0].sum(axis=1)
+        num_heard = self.table.num_at_risk[tenants, :, :, 0].sum(axis=2)
         novelty = settings.novelty / (settings.novelty + num_heard)
-        gains = self.table.expected_at_best - rate * (prices - plain_s)[:, None, :]
-        novelty[gains.max(axis=(1, 2)) <= 0] = 0
+        costs = rates[:, None, None, None] * (prices - plain_s)[:, None, :]
+        gains = self.table.expected_at_best(tenants)[tenants] - costs
+        novelty[gains.max(axis=(2, 3)) <= 0] = 0
         return np.asarray(share * np.maximum(novelty, settings.least_evaluation))
 
     def _lots_of(self, rows: Ints) -> Floats:
-        """A number in [0, 1) by sequence and drafter, drawn once."""
+        """A number in [0, 1) by sequence and drafter, drawn anew once in a long while."""
         num_missing = int(rows.max()) + 1 - len(self._lots)
         if num_missing > 0:
             more = np.full((max(num_missing, len(self._lots)), self._lots.shape[1]), np.nan)
             self._lots = np.concatenate([self._lots, more])
-        new = rows[np.isnan(self._lots[rows, 0])]
+        is_due = self._generator.random(len(rows)) < _RENEWED
+        new = rows[np.isnan(self._lots[rows, 0]) | is_due]
         self._lots[new] = self._generator.random((len(new), self._lots.shape[1]))
         return np.asarray(self._lots[rows])
 

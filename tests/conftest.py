@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 from openai import OpenAI
@@ -27,11 +28,12 @@ STOP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """`folder` is Ray's temporary folder, with the token and the log."""
+    """`folder` is Ray's temporary folder, with the token and the log; `state` the statistics'."""
 
     url: str
     folder: Path
     config: Path
+    state: Path
     process: subprocess.Popen[bytes]
 
     def metric(self, name: str) -> float:
@@ -39,6 +41,15 @@ class App:
         lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
         found = [line for line in lines if re.match(rf"hedgerow:{name}[ {{]", line)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    def replica_pids(self) -> dict[str, int]:
+        """Serve's replicas below the running command, by name."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        names = {}
+        for process in below:
+            with suppress(psutil.Error):  # it has just ended
+                names[" ".join(process.cmdline())] = process.pid
+        return {name: pid for name, pid in names.items() if "ServeReplica" in name}
 
     def wait_until_idle(self, timeout_s: float = 10.0) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -71,12 +82,14 @@ def _free_port() -> int:
 
 def _start(config: Path, output: Path) -> App:
     """Runs the command; raises with what it printed if it does not come up."""
-    port = _free_port()
+    port, state = _free_port(), output.with_name("state")
+    environment = {**os.environ, "HEDGEROW_STATE": str(state)}
+    environment.pop("REDIS_URL", None)
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, "HEDGEROW_TRANSPORT_SECRET": secrets.token_hex(32)},
+            env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -87,7 +100,7 @@ def _start(config: Path, output: Path) -> App:
     if token is None:
         _stop(process)
         raise AssertionError(f"the application did not start:\n{output.read_text()}")
-    return App(f"http://127.0.0.1:{port}", Path(token[1]).parent, config, process)
+    return App(f"http://127.0.0.1:{port}", Path(token[1]).parent, config, state, process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:

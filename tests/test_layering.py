@@ -22,7 +22,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
     "cluster": frozenset({"policies"}),
     "deployments": frozenset({"cluster", "engine", "policies"}),
     "training": frozenset({"engine"}),
-    "benchmarks": frozenset({"deployments", "engine", "policies"}),
+    "benchmarks": frozenset({"cluster", "deployments", "engine", "policies"}),
 }
 FOLDERS = [folder for folder in ARROWS if (ROOT / folder).is_dir()]
 
@@ -33,7 +33,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tokenizers": frozenset({"engine", "training", "benchmarks"}),
     "gguf": frozenset({"engine"}),
     "accelerate": frozenset({"engine", "training"}),
-    "numpy": frozenset({"policies", "engine", "deployments", "training", "benchmarks"}),
+    "numpy": frozenset({"policies", "engine", "cluster", "deployments", "training", "benchmarks"}),
     "ray": frozenset({"deployments", "benchmarks"}),
     "fastapi": frozenset({"deployments"}),
     "starlette": frozenset({"deployments"}),

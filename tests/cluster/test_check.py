@@ -195,7 +195,8 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "deployment name": (
         lambda c: app(c)["deployments"][1].update(name="Targt"),
-        "applications[0].deployments[1].name: 'Targt' is no deployment; one of Ingress, Target",
+        "applications[0].deployments[1].name: 'Targt' is no deployment; "
+        "one of Ingress, Router, Target",
     ),
     "deployment twice": (
         lambda c: app(c)["deployments"].append({"name": "Target"}),
@@ -273,7 +274,8 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "deployment name is a list": (
         lambda c: app(c)["deployments"][1].update(name=["Target"]),
-        "applications[0].deployments[1].name: ['Target'] is no deployment; one of Ingress, Target",
+        "applications[0].deployments[1].name: ['Target'] is no deployment; "
+        "one of Ingress, Router, Target",
     ),
 }
 

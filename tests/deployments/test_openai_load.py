@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import yaml
 from openai import OpenAI
@@ -64,7 +63,7 @@ def test_hanging_up_stops_the_work_and_frees_its_cache(app: Any, stream: bool) -
 def test_speculation_is_switched_off_and_on_without_a_restart(app: Any, client: OpenAI) -> None:
     prompt = "one two three one two three one two three one two"
     parameters: dict[str, Any] = {"prompt": prompt, "temperature": 0}
-    before, replicas = ask(client, parameters), replica_pids(app)
+    before, replicas = ask(client, parameters), app.replica_pids()
     assert num_draft_tokens(client, parameters) > 0
     try:
         deploy(app, "off")
@@ -73,7 +72,7 @@ def test_speculation_is_switched_off_and_on_without_a_restart(app: Any, client: 
     finally:
         deploy(app, "on")
     wait_for(lambda: num_draft_tokens(client, parameters) > 0)
-    assert replica_pids(app) == replicas
+    assert app.replica_pids() == replicas
 
 
 def num_draft_tokens(client: OpenAI, parameters: dict[str, Any]) -> int:
@@ -114,15 +113,8 @@ def deploy(app: Any, speculation: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def replica_pids(app: Any) -> dict[str, int]:
-    """Serve's replicas below the running command, by name."""
-    below = psutil.Process(app.process.pid).children(recursive=True)
-    names = {process.pid: " ".join(process.cmdline()) for process in below}
-    return {name: pid for pid, name in names.items() if "ServeReplica" in name}
-
-
 def test_the_ingress_process_has_no_torch_in_it(app: Any) -> None:
-    (ingress,) = (pid for name, pid in replica_pids(app).items() if "Ingress" in name)
-    (target,) = (pid for name, pid in replica_pids(app).items() if "Target" in name)
+    (ingress,) = (pid for name, pid in app.replica_pids().items() if "Ingress" in name)
+    (target,) = (pid for name, pid in app.replica_pids().items() if "Target" in name)
     assert "libtorch" in Path(f"/proc/{target}/maps").read_text()
     assert "libtorch" not in Path(f"/proc/{ingress}/maps").read_text()

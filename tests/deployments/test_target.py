@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -61,7 +62,7 @@ def test_each_host_is_a_deployment_with_its_resources_for_the_target_to_find() -
     hosts = [{"name": "code", "num_replicas": 3, **resources}, {"name": "math"}]
     application: Any = build_app({"drafters": drafters, "hosts": hosts})
     _, target = application._bound_deployment.init_args
-    config, found = target._bound_deployment.init_args
+    config, _, found = target._bound_deployment.init_args
     deployments = {name: host._bound_deployment for name, host in found.items()}
     assert {d.name for d in deployments.values()} == {"Drafter-code", "Drafter-math"}
     assert deployments["code"].num_replicas == 3
@@ -329,3 +330,17 @@ def test_the_fingerprint_follows_the_model_and_the_numerics(tmp_path: Any) -> No
     assert fingerprint(tmp_path, "invariant") != before
     (tmp_path / "config.json").write_text("{ }")
     assert fingerprint(tmp_path, "fast") != before
+
+
+def test_sums_that_mean_the_same_elsewhere_are_shared() -> None:
+    made = selectors()
+    sections = {str(section["name"]): section for section in LEARNERS}
+    sections["other"] = {"name": "hedge", "scope": "tenant"}
+    made.build(TargetSettings.model_validate({"selectors": sections}))
+    first = [min(each.layout.cells(np.ones(each.layout.shape))) for each in made.shared]
+    assert [name.split("-")[0] for name in first] == [
+        "s::0:1:p",  # the default
+        "l:exp3spec",
+        "s::0:1:p",
+        "l:hedge",
+    ]

@@ -107,6 +107,24 @@ def test_texts_of_one_forward_do_not_see_each_other(numerics: Numerics, window: 
         torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-4)
 
 
+@every_window
+@pytest.mark.parametrize("draft_length", [1, 20])
+def test_a_draft_among_many_single_tokens_is_attended_to_as_alone(
+    draft_length: int, window: int | None
+) -> None:
+    """A short one shares their call, a long one would pad them too far."""
+    texts = [Text(i, 25 + i % 5, 10 * i) for i in range(12)]
+    cache = empty_cache(120)
+    attend([(text, 0, text.length - 1) for text in texts], cache, "fast", None)
+    parts = [(text, text.length - 1, text.length) for text in texts]
+    for drafting in (3, 8):
+        start = texts[drafting].length - 1 - draft_length
+        parts[drafting] = (texts[drafting], start, texts[drafting].length)
+    for out, (text, start, end) in zip(attend(parts, cache, "fast", window), parts, strict=True):
+        expected = text.expected(window)[start:end]
+        torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-4)
+
+
 @both_forms
 def test_what_a_block_held_before_is_never_seen(numerics: Numerics) -> None:
     text = Text(1, 21, 2)

@@ -82,6 +82,16 @@ def test_a_draft_costs_what_it_adds_to_the_step_at_this_batch() -> None:
     assert busy[0, 8] - busy[0, 0] == pytest.approx(0.08, rel=0.1)
 
 
+def test_what_the_first_draft_of_a_step_costs_is_paid_by_all_of_them() -> None:
+    model = CostModel()
+    for _ in range(300):  # four drafts of four as a rule; then none
+        model.observe_step(StepTime(20, 4, 0, 0.15), 16)
+    for tokens in range(1, 64):
+        model.observe_step(StepTime(tokens, 4, 0, 0.1 if tokens <= 4 else 0.15), 0)
+    seconds = ArmPrices(model, ARMS).seconds(Load(4, 4))[0]
+    assert 0.05 / 4 < seconds[4] - seconds[0] < 0.04
+
+
 def test_drafters_are_priced_by_call_and_by_token_and_share_the_call() -> None:
     generator = np.random.default_rng(0)
     model = CostModel()

@@ -1,0 +1,1 @@
+"""Statistics that replicas share: integer counts by tenant and epoch, merged in Redis."""

@@ -1,0 +1,34 @@
+"""The router: owns what is learnt. Holds the connection to Redis, so that targets need none.
+
+It decides nothing and keeps nothing: targets send their counts as a writer's totals, numbered, and
+read what all have counted. So it may end and start again at any time.
+"""
+
+from __future__ import annotations
+
+from cluster.statistics.keys import Pool
+from cluster.statistics.store import StoreError
+from cluster.statistics.stores import Stores
+from deployments.router_store import Operation, Unreachable
+
+
+class Router:
+    """Operations of `StatisticsStore`, on the Redis of REDIS_URL or a private one.
+
+    Raises UrlError at the start if REDIS_URL cannot be used.
+    """
+
+    def __init__(self) -> None:
+        self._stores = Stores()
+
+    def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
+        """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""
+        try:
+            result: object = getattr(self._stores.find(pool), operation)(*arguments)
+        except StoreError as error:
+            return Unreachable(str(error))
+        return result
+
+    def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_stores"):
+            self._stores.close()
