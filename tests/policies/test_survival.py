@@ -329,13 +329,16 @@ def test_confidence_tells_cells_apart_where_it_is_asked_for() -> None:
     assert cells[0] == plain.cells(ARMS, offers)[0, ARMS.index["model"]]
     assert cells[1] == cells[2]
     assert max(cells) < telling.num_cells == 5 * plain.num_cells
-    assert make(settings=Survival(telling)).reads_confidences
+    assert make(settings=Survival(features=telling)).reads_confidences
     assert not make().reads_confidences
 
 
 def test_confidence_that_tells_is_learnt() -> None:
     """A drafter that is right exactly when it is sure drafts then, and only then."""
-    selector = make(0.3, Survival(Features(confidence_edges=(0.5,)), correction_weight=None))
+    selector = make(
+        0.3,
+        settings=Survival(features=Features(confidence_edges=(0.5,)), correction_weight=None),
+    )
     sure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.9})
     unsure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.1})
     for _ in range(200):
