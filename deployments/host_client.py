@@ -220,12 +220,20 @@ class HostClient:
                 pass  # the link has taken note
 
     def _give_up(self, now_s: float) -> None:
-        """What has missed its deadline; the replica owes an answer from then on."""
-        for number, (link, question) in list(self._questions.items()):
-            if question.deadline_s <= now_s:
-                question.is_over = question.is_late = True
-                del self._questions[number]
+        """Where one deadline was missed: the replica owes an answer, and is asked no more till then.
+
+        Its other questions end with that one. They were not late, so that one silence counts once.
+        """
+        late: dict[Endpoint, int] = {}
+        for number, (link, question) in self._questions.items():
+            if question.deadline_s <= now_s and link.endpoint not in late:
+                late[link.endpoint] = number
+                question.is_late = True
                 link.owe(number, now_s)
+        for number, (link, question) in list(self._questions.items()):
+            if link.endpoint in late:
+                question.is_over = True
+                del self._questions[number]
 
     def _next_number(self) -> int:
         self._last_number += 1

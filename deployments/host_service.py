@@ -244,7 +244,7 @@ class HostService:
 
 def _drafted(draft: Draft) -> Drafted:
     tokens = tuple(map(int, draft.tokens))
-    return Drafted(draft.base_length, tokens, draft.match_length, draft.streak)
+    return Drafted(draft.base_length, tokens, draft.match_length, draft.streak, draft.is_stopped)
 
 
 def _scored(outcome: Outcome) -> Scored:

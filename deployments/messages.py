@@ -114,6 +114,7 @@ class Drafted(_Message, frozen=True):
     tokens: Tokens
     match_length: Count
     streak: Count
+    is_stopped: bool
 
 
 class Drafts(_Message, tag=7, frozen=True):

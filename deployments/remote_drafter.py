@@ -41,7 +41,9 @@ class _Asked:
         found = answer.drafts[self.place]
         if found is None:
             return none
-        return Draft(found.base_length, found.tokens, found.match_length, found.streak)
+        return Draft(
+            found.base_length, found.tokens, found.match_length, found.streak, found.is_stopped
+        )
 
 
 class RemoteDrafter:

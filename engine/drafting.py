@@ -111,7 +111,7 @@ class Drafting:
                 continue
             answers = self._ask(name, asking, lengths)
             for step, length, answer in zip(asking, lengths, answers, strict=True):
-                step.num_given_up = length - len(answer.tokens) if answer.is_stopped else 0
+                step.num_given_up = answer.num_given_up(length)
                 drafts.append((step, answer.tokens))
         self._waves.ask(elsewhere, len(all_steps) - len(elsewhere))
         return drafts

@@ -96,6 +96,7 @@ class Waves:
         asked = self._asked.pop(step.sequence.id)
         assert asked.draft is not None
         step.decision = asked.decision
+        step.num_given_up = asked.draft.num_given_up(asked.request.draft_length)
         return step, asked.draft.tokens
 
     def _take(self, wait_s: float) -> None:

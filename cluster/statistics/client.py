@@ -61,16 +61,18 @@ def _client(url: str, timeout_s: float) -> Redis:
 
 
 def _sentinel_client(url: str, timeout_s: float) -> Redis:
-    parts = urlsplit(url)
-    login, _, places = parts.netloc.rpartition("@")
+    scheme, _, rest = url.partition("://")  # by hand: there is one host in what urlsplit takes
+    authority, _, rest = rest.partition("/")
+    path, _, query = rest.partition("?")
+    login, _, places = authority.rpartition("@")
     username, _, password = login.partition(":")
-    service, _, database = parts.path.strip("/").partition("/")
+    service, _, database = path.strip("/").partition("/")
     if not service:
         raise ValueError("the name of the service is missing after the addresses")
     if database and not database.isdecimal():
         raise ValueError(f"{database!r} is no database; expected a number")
-    is_tls = parts.scheme == "rediss+sentinel"
-    given = parse_url(f"{'rediss' if is_tls else 'redis'}://-?{parts.query}")
+    is_tls = scheme == "rediss+sentinel"
+    given = parse_url(f"{'rediss' if is_tls else 'redis'}://-?{query}")
     own = {
         name: given.pop(f"sentinel_{name}")
         for name in ("username", "password")

@@ -63,6 +63,10 @@ class Draft:
     streak: int = 0
     is_stopped: bool = False
 
+    def num_given_up(self, draft_length: int) -> int:
+        """Tokens of `draft_length` that the drafter itself did not draft."""
+        return draft_length - len(self.tokens) if self.is_stopped else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -174,7 +174,7 @@ def test_questions_of_several_targets_are_one_call_and_come_before_catching_up(
 def test_a_question_that_comes_twice_is_drafted_once(target: Target, echo: Echo) -> None:
     replies = target.send(opened(), ask(3), ask(3))
     assert echo.drafted == [1]
-    assert replies == [Drafts(9, (Drafted(3, (3, 3), 0, 0),))] * 2
+    assert replies == [Drafts(9, (Drafted(3, (3, 3), 0, 0, False),))] * 2
 
 
 def test_outcomes_wait_until_they_are_asked_for_and_come_once(target: Target) -> None:

@@ -53,7 +53,7 @@ TO_HOST: list[ToHost] = [
 ]
 TO_TARGET: list[ToTarget] = [
     Welcome(1),
-    Drafts(2, (Drafted(6, (4, 5), 3, 1), None)),
+    Drafts(2, (Drafted(6, (4, 5), 3, 1, True), None)),
     Scores(3, ((Scored(5, 4, 2, False),), ())),
     NeedFrom(7, 5),
     Refused("there is no drafter 'x' here"),
@@ -72,7 +72,7 @@ def test_what_a_host_sends_is_what_a_target_gets(message: ToTarget) -> None:
 
 def test_a_round_of_one_sequence_is_a_few_dozen_bytes() -> None:
     news, ask = Verified((Known(7, 300, (400, 9000)),)), AskDraft(9, "code", (DraftPart(KNOWN, 4),))
-    answer = Drafts(9, (Drafted(302, (400, 9000, 20000, 3), 0, 0),))
+    answer = Drafts(9, (Drafted(302, (400, 9000, 20000, 3), 0, 0, False),))
     assert len(encode(news)) + len(encode(ask)) + len(encode(answer)) < 64
 
 

@@ -335,10 +335,8 @@ def test_confidence_tells_cells_apart_where_it_is_asked_for() -> None:
 
 def test_confidence_that_tells_is_learnt() -> None:
     """A drafter that is right exactly when it is sure drafts then, and only then."""
-    selector = make(
-        0.3,
-        settings=Survival(features=Features(confidence_edges=(0.5,)), correction_weight=None),
-    )
+    features = Features(confidence_edges=(0.5,))
+    selector = make(0.3, settings=Survival(features=features, correction_weight=None))
     sure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.9})
     unsure = Context("a", "t", {"model": 4}, {}, {}, confidences={"model": 0.1})
     for _ in range(200):
