@@ -220,7 +220,7 @@ class HostClient:
                 pass  # the link has taken note
 
     def _give_up(self, now_s: float) -> None:
-        """Where one deadline was missed: the replica owes an answer, and is asked no more till then.
+        """Where one deadline was missed: the replica owes an answer, and is not asked before it.
 
         Its other questions end with that one. They were not late, so that one silence counts once.
         """
