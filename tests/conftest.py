@@ -43,13 +43,15 @@ class App:
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
     def replica_pids(self) -> dict[str, int]:
-        """Serve's replicas below the running command, by name."""
+        """Serve's replicas below the running command, by deployment."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         names = {}
         for process in below:
             with suppress(psutil.Error):  # it has just ended
-                names[" ".join(process.cmdline())] = process.pid
-        return {name: pid for name, pid in names.items() if "ServeReplica" in name}
+                title = re.search(r"ServeReplica:\w+:(\w+)", " ".join(process.cmdline()))
+                if title is not None:
+                    names[title[1]] = process.pid
+        return names
 
     def wait_until_idle(self, timeout_s: float = 10.0) -> None:
         deadline_s = time.monotonic() + timeout_s

@@ -81,8 +81,7 @@ def teach_that_drafts_fail(store: RedisStore, drafter: str) -> None:
 
 
 def kill(app: Any, name: str) -> None:
-    (pid,) = (pid for replica, pid in app.replica_pids().items() if name in replica)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(app.replica_pids()[name], signal.SIGKILL)
 
 
 def is_answering(client: OpenAI) -> bool:
