@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
-	bench-selector-cost bench-scale bench-sharing record-traces train-drafters evaluate-drafters clean
+	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces \
+	train-drafters evaluate-drafters clean
 
 install: $(STAMP)
 
@@ -61,6 +62,15 @@ bench-regret: install
 
 bench-selector-cost: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+bench-dataplane: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.dataplane
+
+bench-host-faults: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.host_faults
+
+prove-nodes: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.nodes
 
 bench-scale: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.scale

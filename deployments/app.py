@@ -8,8 +8,9 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, HostSection
 from cluster.yaml_file import read_yaml
+from deployments.drafter_host import DrafterHost
 from deployments.ingress import Ingress
 from deployments.router import Router
 from deployments.target import Target
@@ -22,7 +23,9 @@ CONFIG_FILE = Path(__file__).parents[1] / "ray_config.yaml"
 
 def build_app(args: dict[str, Any]) -> Application:
     """`args` is `applications[0].args` of ray_config.yaml; raises if anything in it is wrong."""
-    config = ClusterConfig.model_validate(args).model_dump(mode="json")
+    cluster = ClusterConfig.model_validate(args)
+    config = cluster.model_dump(mode="json")
+    hosts = {host.name: _host(host).bind(config, host.name) for host in cluster.hosts}
     target = serve.deployment(
         name="Target",
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
@@ -43,7 +46,23 @@ def build_app(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5.0,
     )(Router)
-    return ingress.bind(config, target.bind(config, router.bind()))
+    return ingress.bind(config, target.bind(config, router.bind(), hosts))
+
+
+def _host(section: HostSection) -> serve.Deployment:
+    return serve.deployment(
+        name=section.deployment,
+        num_replicas=section.num_replicas,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        ray_actor_options={
+            "num_cpus": section.num_cpus,
+            "num_gpus": section.num_gpus,
+            "resources": section.resources,
+        },
+        health_check_period_s=2.0,
+        health_check_timeout_s=30.0,
+        graceful_shutdown_timeout_s=1.0,  # losing a host loses nothing
+    )(DrafterHost)
 
 
 def _default_args() -> dict[str, Any]:

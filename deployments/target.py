@@ -12,6 +12,8 @@ from typing import Any
 
 from cluster.config import ClusterConfig, TargetSettings
 from deployments.engine_thread import EngineThread
+from deployments.hosts import Hosts
+from deployments.identity import identity_of
 from deployments.latencies import Latencies, Stopwatch
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
@@ -27,17 +29,22 @@ from engine.request import Emission, GenerationRequest, SpeculationOptions
 class Target:
     """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers.
 
-    `router` is the Serve handle of the deployment Router.
+    `router` is the Serve handle of the deployment Router, `hosts` are those of the deployments of
+    `config["hosts"]`, by name.
     """
 
-    def __init__(self, config: Mapping[str, object], router: Any) -> None:
+    def __init__(self, config: Mapping[str, object], router: Any, hosts: Mapping[str, Any]) -> None:
         from engine.build import build_engine  # loads torch, which only this process may
 
         self._config = ClusterConfig.model_validate(config)
         section = self._config.target
         target = TargetConfig(**section.model_dump())
-        drafters = [DrafterConfig(**drafter.model_dump()) for drafter in self._config.drafters]
-        self._engine = build_engine(target, drafters)
+        drafters = [
+            DrafterConfig(**drafter.model_dump(exclude={"host"}))
+            for drafter in self._config.drafters_at(None)
+        ]
+        elsewhere = Hosts(self._config, identity_of(resolve_model(section.model)), hosts).drafters
+        self._engine = build_engine(target, drafters, elsewhere)
         facts = (section.model, section.dtype, section.numerics, section.device)
         self._card = ModelCard(
             model=section.model,
@@ -48,7 +55,7 @@ class Target:
         )
         self._latencies = Latencies()
         self._settings = TargetSettings()
-        longest = {drafter.name: drafter.max_draft_length for drafter in drafters}
+        longest = {drafter.name: drafter.max_draft_length for drafter in self._config.drafters}
         self._selectors = Selectors(longest, self._engine.costs)
         self._engine.use_selectors(*self._selectors.build(self._settings))
         self._thread = EngineThread(self._engine)
@@ -62,6 +69,7 @@ class Target:
             raise ValueError(f"{path}: {drafter!r} is no configured drafter")
         default, named = self._selectors.build(settings)
         await self._thread.run(lambda: self._engine.use_selectors(default, named))
+        await self._thread.run(lambda: self._engine.disable(settings.disabled))
         self._sharing.follow(self._selectors.shared)
         self._settings = settings
 

@@ -14,19 +14,24 @@ from engine.drafters.suffix import SuffixDrafter
 from engine.drafters.trained import build_trained
 from engine.engine import Engine
 from engine.errors import ModelRefusedError
-from engine.loaded_target import LoadedTarget, longest_sequence
+from engine.loaded_target import KnownTarget, LoadedTarget, longest_sequence
 from engine.model_files import resolve_model
 from engine.models import build_runner, load_model
 from engine.text import Text
 from engine.warm_up import measure_steps
 
 
-def build_engine(config: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
-    """Loads and measures everything; raises ModelRefusedError for what cannot be served."""
+def build_engine(
+    config: TargetConfig, drafters: Sequence[DrafterConfig], elsewhere: Sequence[Drafter] = ()
+) -> Engine:
+    """Loads and measures everything; raises ModelRefusedError for what cannot be served.
+
+    `drafters` run in this process; those `elsewhere` are there already.
+    """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     target = LoadedTarget.load(config, with_heads=wants_heads(drafters))
-    built = [build_drafter(drafter, target) for drafter in drafters]
+    built = [*(build_drafter(drafter, target) for drafter in drafters), *elsewhere]
     engine = Engine(target.runner, target.text, built, config, target.max_sequence_length)
     longest_step = min(config.max_batch_tokens, target.max_sequence_length)
     for step in measure_steps(target.runner, longest_step, config.block_size):
@@ -39,8 +44,16 @@ def wants_heads(drafters: Iterable[DrafterConfig]) -> bool:
     return any(drafter.kind == "head" for drafter in drafters)
 
 
-def build_drafter(config: DrafterConfig, target: LoadedTarget) -> Drafter:
-    """One in-process drafter; a model drafter must have the target's vocabulary."""
+def build_hosted_drafters(config: TargetConfig, drafters: Sequence[DrafterConfig]) -> list[Drafter]:
+    """Drafters for a target elsewhere, with the device and the room that `config` says here."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    target = KnownTarget.read(config)
+    return [build_drafter(drafter, target) for drafter in drafters]
+
+
+def build_drafter(config: DrafterConfig, target: KnownTarget) -> Drafter:
+    """A drafter of this process; a model drafter must have the target's vocabulary."""
     if config.kind == "prompt_lookup":
         return PromptLookupDrafter(config.name, config.max_draft_length)
     if config.kind == "suffix":
@@ -52,15 +65,15 @@ def build_drafter(config: DrafterConfig, target: LoadedTarget) -> Drafter:
     return _build_model_drafter(config, config.model, target)
 
 
-def _build_model_drafter(config: DrafterConfig, name: str, target: LoadedTarget) -> ModelDrafter:
+def _build_model_drafter(config: DrafterConfig, name: str, target: KnownTarget) -> ModelDrafter:
     folder = resolve_model(name)
     if (folder / "tokenizer.json").is_file():
         _refuse_other_tokenizer(name, Text.load(folder), target.text)
     settings = target.config
     model = load_model(folder, settings.device, settings.dtype)
-    max_length = longest_sequence(model, settings)
+    max_length = longest_sequence(model.config.get_text_config(), settings)
     runner = build_runner(model, settings.num_kv_tokens, settings.block_size, settings.numerics)
-    vocab_size = target.runner.vocab_size
+    vocab_size = target.vocab_size
     if runner.vocab_size != vocab_size:
         raise ModelRefusedError(
             name, f"its vocabulary has {runner.vocab_size} ids, the target's {vocab_size}"

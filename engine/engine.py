@@ -7,7 +7,7 @@ not on the batch, the drafters, preemption or the prefix cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from engine.answer_text import AnswerText, Detokenizer
@@ -80,6 +80,10 @@ class Engine:
         """
         self._drafting.use_selectors(default, named)
 
+    def disable(self, drafters: Collection[str]) -> None:
+        """Draft with these no more, and with all others again, from the next round on."""
+        self._drafting.disable(drafters)
+
     def submit(self, request: GenerationRequest) -> None:
         """Queues a request; raises InvalidRequestError or CapacityError, having changed nothing."""
         self._check(request)
@@ -106,8 +110,11 @@ class Engine:
         steps = self._scheduler.plan()
         if not steps:
             return []
+        self._draft(steps, _load_of(steps))
+        steps = [step for step in steps if not step.waits]
+        if not steps:
+            return []
         load = _load_of(steps)
-        self._draft(steps, load)
         started = time.perf_counter()
         logits = self._runner.extend([_extension_of(step) for step in steps])
         emissions = self._commit(steps, logits)
@@ -134,6 +141,7 @@ class Engine:
             num_requests_finished=self._num_finished,
             per_drafter=self._usage.snapshot().per_drafter,
             num_drafter_failures=self._drafting.num_failures,
+            drafter_states=self._drafting.states,
         )
 
     def check_integrity(self) -> None:

@@ -20,6 +20,7 @@ from policies.cost_model import CostModel
 from policies.selector import Decision, Learner, Outcome
 
 _STRETCH = 16  # tokens
+_ANSWER_TOKENS = 256  # that a sequence may grow by before a drafter elsewhere answers
 
 
 @dataclass(slots=True)
@@ -73,7 +74,8 @@ class Feedback:
             last = [s for s in ended if self._hears_the_end(drafter, s)]
             if (due or last) and not drafter.is_masked:
                 self._score(drafter, due, last)
-            if ended:
+        if ended:  # once all are scored: drafters of one host share what it knows
+            for drafter in self._drafters.values():
                 drafter.forget([sequence.id for sequence in ended])
         for learner, outcomes in self._outcomes.values():
             learner.observe(outcomes)
@@ -105,8 +107,8 @@ class Feedback:
     def _score(
         self, drafter: GuardedDrafter, due: Sequence[LiveSequence], last: Sequence[LiveSequence]
     ) -> None:
-        requests = [_score_request(sequence, finished=False) for sequence in due]
-        requests += [_score_request(sequence, finished=True) for sequence in last]
+        requests = [score_request(sequence) for sequence in due]
+        requests += [score_request(sequence, finished=True) for sequence in last]
         started = time.perf_counter()
         scored = drafter.score(requests)
         seconds = time.perf_counter() - started
@@ -140,11 +142,13 @@ class Feedback:
     ) -> None:
         """Positions that were settled and not reported never will be."""
         last = len(sequence.tokens) - drafter.max_draft_length
+        if drafter.follows:
+            last -= _ANSWER_TOKENS
         for position in [position for position in pending if position < last]:
             del pending[position]
 
 
-def _score_request(sequence: LiveSequence, finished: bool) -> ScoreRequest:
+def score_request(sequence: LiveSequence, finished: bool = False) -> ScoreRequest:
     return ScoreRequest(
         sequence.id,
         sequence.request.tenant,

@@ -21,7 +21,8 @@ class Step:
     """One sequence's part of a forward: its next `num_new` verified tokens, then `draft`.
 
     `decision` is the selector's; the draft may have come out shorter, or not at all. The drafter
-    itself stopped `num_given_up` tokens before the length that it was asked for.
+    itself stopped `num_given_up` tokens before the length that it was asked for. A step that
+    `waits` for its draft is left out of the forward.
     """
 
     sequence: Sequence
@@ -29,6 +30,7 @@ class Step:
     decision: Decision = PLAIN
     draft: tuple[int, ...] = ()
     num_given_up: int = 0
+    waits: bool = False
 
     @property
     def drafter(self) -> str | None:

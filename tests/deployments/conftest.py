@@ -168,6 +168,8 @@ class FakeTarget:
             num_preemptions=1,
             num_requests_finished=2,
             per_drafter=use,
+            num_drafter_failures={"lookup": 1, "far": 4},
+            drafter_states={"lookup": "ready", "far": "resting"},
         )
         return [TargetCounters(engine, Latencies())] * 2
 

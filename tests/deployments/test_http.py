@@ -352,6 +352,25 @@ def test_an_unknown_model_is_not_found(serving: Any) -> None:
     run(test)
 
 
+def test_drafters_are_listed_with_how_they_are_on_each_replica(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            lookup = {"num_drafts": 4, "num_draft_tokens": 10, "num_accepted_tokens": 6}
+            far = dict.fromkeys(lookup, 0)
+            assert (await server.client.get("/v1/drafters")).json() == {
+                "object": "list",
+                "data": [
+                    {"id": "far", "object": "drafter", "states": ["resting"] * 2, "num_failures": 8}
+                    | far,
+                    {"id": "lookup", "object": "drafter", "states": ["ready"] * 2}
+                    | {"num_failures": 2}
+                    | lookup,
+                ],
+            }
+
+    run(test)
+
+
 def test_models_are_listed_and_found(serving: Any) -> None:
     async def test() -> None:
         async with serving() as server:

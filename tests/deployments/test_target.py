@@ -47,12 +47,28 @@ def context() -> Context:
 
 def test_the_file_s_sections_have_exactly_the_engine_s_fields() -> None:
     assert list(TargetSection.model_fields) == [field.name for field in fields(TargetConfig)]
-    assert list(DrafterSection.model_fields) == [field.name for field in fields(DrafterConfig)]
+    engines = [name for name in DrafterSection.model_fields if name != "host"]
+    assert engines == [field.name for field in fields(DrafterConfig)]
 
 
 def test_the_application_is_built_from_args_and_from_the_repository_s_file() -> None:
     assert build_app({}) is not None
     assert app is not None
+
+
+def test_each_host_is_a_deployment_with_its_resources_for_the_target_to_find() -> None:
+    drafters = [{"name": name, "kind": "suffix", "host": name} for name in ("code", "math")]
+    resources = {"num_gpus": 1.0, "num_cpus": 2.0, "resources": {"fast": 1.0}}
+    hosts = [{"name": "code", "num_replicas": 3, **resources}, {"name": "math"}]
+    application: Any = build_app({"drafters": drafters, "hosts": hosts})
+    _, target = application._bound_deployment.init_args
+    config, _, found = target._bound_deployment.init_args
+    deployments = {name: host._bound_deployment for name, host in found.items()}
+    assert {d.name for d in deployments.values()} == {"Drafter-code", "Drafter-math"}
+    assert deployments["code"].num_replicas == 3
+    assert deployments["code"].ray_actor_options.items() >= resources.items()
+    assert deployments["math"].ray_actor_options["num_gpus"] == 0
+    assert deployments["math"].init_args == (config, "math")
 
 
 def test_wrong_args_are_refused_before_anything_starts() -> None:
@@ -273,6 +289,7 @@ def test_an_error_of_a_command_reaches_its_caller_and_nobody_else(serving: Any) 
         {"selector": {"name": "rule", "lookups": ["nobody"]}},
         {"selector": {"name": "unheard of"}},
         {"speculation": "perhaps"},
+        {"disabled": ["nobody"]},
     ],
 )
 def test_wrong_settings_change_nothing(serving: Any, settings: dict[str, Any]) -> None:

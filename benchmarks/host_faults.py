@@ -1,0 +1,178 @@
+"""`python -m benchmarks.host_faults`: what a host that stops, or a bad network, costs the others.
+
+The real model with a lookup drafter on a host of its own and the default selector, each fault in
+pairs with plain decoding: the median over all tokens of the time that each took, and the slowest in
+a hundred. Fails if a token differs. The last line printed is one JSON object. QUICK=1: one pair.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+
+import numpy as np
+
+from benchmarks.host_process import LONGEST, NAME, host_process
+from benchmarks.host_proxy import FaultProxy, Faults
+from benchmarks.machine import describe_machine, is_quick
+from benchmarks.prompts import load_prompts
+from benchmarks.spread import print_table
+from benchmarks.workbench import GREEDY, MODEL
+from deployments.host_client import HostClient
+from deployments.messages import Identity
+from deployments.remote_drafter import RemoteDrafter
+from deployments.sockets import Endpoint
+from deployments.transport_keys import TransportKeys
+from deployments.wire import Wire
+from engine.config import TargetConfig
+from engine.drafters.drafter import Drafter
+from engine.engine import Engine
+from engine.loaded_target import LoadedTarget
+from engine.request import GenerationRequest
+from engine.warm_up import measure_steps
+from policies.arms import USUAL_LENGTHS, Arms, draft_lengths_up_to
+from policies.cost_model import ArmPrices
+from policies.survival import SurvivalSelector
+
+IDENTITY = Identity("any", "any")
+TIMEOUT_S = 0.1  # as a host's draft_timeout_s is, unless it is set
+PATIENT_S = 10.0
+STOP_AFTER_ROUNDS = 6
+NUM_STREAMS = 4
+NETWORKS = {
+    "none": Faults(),
+    "stopped": Faults(),
+    "latency": Faults(min_delay_s=0.2, delay_s=0.2),
+    "garbage": Faults(garbage=0.5),
+    "reordered": Faults(delay_s=0.02, duplicate=0.5),
+}
+Ids = dict[str, list[int]]
+
+
+def main() -> int:
+    print(describe_machine())
+    num_pairs, num_tokens = (1, 24) if is_quick() else (5, 64)
+    bench = Bench(num_tokens)
+    figures: dict[str, float] = {}
+    rows, is_exact = [], True
+    for name, faults in NETWORKS.items():
+        ratios, worst, plain_worst, num_accepted = [], [], [], 0
+        for _ in range(num_pairs):
+            ids, plain_s, _ = bench.run([])
+            with faulty_host(faults) as (process, client):
+                drafter = RemoteDrafter(NAME, LONGEST, client)
+                stop = process if name == "stopped" else None
+                found, seconds, accepted = bench.run([drafter], stop)
+            is_exact &= found == ids
+            num_accepted += accepted
+            ratios.append(statistics.median(seconds) / statistics.median(plain_s))
+            worst.append(statistics.quantiles(seconds, n=100)[98] * 1e3)
+            plain_worst.append(statistics.quantiles(plain_s, n=100)[98] * 1e3)
+        ratio, p99, plain_p99 = map(statistics.median, (ratios, worst, plain_worst))
+        figures |= {f"{name}_median_ratio": ratio, f"{name}_p99_ms": p99}
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        cells = (f"{ratio:.3f} ({spread})", f"{p99:.0f}", f"{plain_p99:.0f}", f"{num_accepted}")
+        rows.append((name, *cells))
+    header = ["fault", "median to plain's", "p99, ms", "plain's", "accepted"]
+    print_table("time of a token beside a faulty host", header, rows)
+    print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
+    if not is_exact:
+        print("tokens differ from plain decoding's", file=sys.stderr)
+    return 0 if is_exact else 1
+
+
+@contextmanager
+def faulty_host(faults: Faults) -> Iterator[tuple[subprocess.Popen[str], HostClient]]:
+    secret = secrets.token_hex(32)
+    keys = TransportKeys([secret])
+    with ExitStack() as stack:
+        process, endpoint = stack.enter_context(host_process(secret, IDENTITY))
+        proxy = FaultProxy(endpoint, keys, faults)
+        stack.callback(proxy.close)
+        yield process, _client(stack, keys, proxy.endpoint)
+
+
+def _client(stack: ExitStack, keys: TransportKeys, endpoint: Endpoint) -> HostClient:
+    wire = Wire(keys)
+    stack.callback(wire.close)
+    client = HostClient(wire, IDENTITY, TIMEOUT_S)
+    stack.callback(client.close)
+    client.find([endpoint])
+    assert client.wait(PATIENT_S), "the host does not answer"
+    return client
+
+
+class Bench:
+    """The real model, and some prompts whose answers repeat them."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self._config = TargetConfig(MODEL, numerics="invariant")
+        target = LoadedTarget.load(self._config)
+        self._runner, text, self._longest = target.runner, target.text, target.max_sequence_length
+        self._text = text
+        self._steps = measure_steps(self._runner, 64, self._config.block_size)
+        self._selector: SurvivalSelector | None = None  # learns from run to run
+        prompts = islice(load_prompts("edit"), NUM_STREAMS)
+        self._requests = [
+            GenerationRequest(
+                f"{i}",
+                tuple(text.encode(prompt.text, add_special_tokens=False)),
+                num_tokens,
+                GREEDY,
+                ignore_eos=True,
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def _selector_for(self, engine: Engine) -> SurvivalSelector:
+        arms = Arms({NAME: draft_lengths_up_to(LONGEST, USUAL_LENGTHS)})
+        prices = ArmPrices(engine.costs, arms)
+        if self._selector is None:
+            self._selector = SurvivalSelector(arms, prices, np.random.default_rng(0))
+        self._selector.use_arms(arms, prices)
+        return self._selector
+
+    def run(
+        self, drafters: Sequence[Drafter], stopped: subprocess.Popen[str] | None = None
+    ) -> tuple[Ids, list[float], int]:
+        """Ids, the seconds of every token, and how many drafted ones were accepted.
+
+        `stopped` is the host's process, if it is to stop on the way.
+        """
+        engine = Engine(self._runner, self._text, drafters, self._config, self._longest)
+        for step in self._steps:
+            engine.costs.observe_step(step, num_draft_tokens=0)
+        if drafters:
+            engine.use_selectors(self._selector_for(engine), {})
+        for request in self._requests:
+            engine.submit(request)
+        ids: Ids = {request.sequence_id: [] for request in self._requests}
+        seconds: list[float] = []
+        last_s: dict[str, float] = {}
+        num_rounds = 0
+        while engine.has_work:
+            emissions = engine.step()
+            now_s = time.perf_counter()
+            num_rounds += bool(emissions)
+            if stopped is not None and num_rounds == STOP_AFTER_ROUNDS:
+                stopped.send_signal(signal.SIGSTOP)
+            for emission in emissions:
+                ids[emission.sequence_id] += emission.token_ids
+                if emission.sequence_id in last_s:
+                    took_s = (now_s - last_s[emission.sequence_id]) / len(emission.token_ids)
+                    seconds += [took_s] * len(emission.token_ids)
+                last_s[emission.sequence_id] = now_s
+        uses = engine.counters().per_drafter.values()
+        return ids, seconds, sum(use.num_accepted_tokens for use in uses)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Hosts on nodes of their own: where they run, and that distance changes no token.
+
+What losing a host and its node costs is `make prove-nodes`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 400.0
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.nodes"],
+        cwd=ROOT,
+        env={**os.environ, "QUICK": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_the_target_and_each_host_have_nodes_of_their_own(found: dict[str, Any]) -> None:
+    assert len(set(found["nodes"].values())) == len(found["nodes"]) == 3
+
+
+def test_a_host_beyond_the_gpus_waits_and_says_so(found: dict[str, Any]) -> None:
+    assert '"GPU": 1' in found["pending"]
+
+
+def test_drafts_come_from_the_host_and_change_no_token(found: dict[str, Any]) -> None:
+    assert found["remote"]
+    assert found["remote_accepted"] > 0
+
+
+def test_a_drafter_is_disabled_and_enabled_while_the_target_runs(found: dict[str, Any]) -> None:
+    assert found["disabled"]
+    assert found["enabled"]
