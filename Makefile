@@ -32,7 +32,7 @@ serve: install
 	@$(BIN)/python -m deployments.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: install
 	$(BIN)/ruff format --check .

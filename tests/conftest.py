@@ -1,4 +1,7 @@
-"""One running application per session, started by the command that users run."""
+"""One running application per session, started by the command that users run.
+
+With two processes one has all tests of applications, and the other files go to whoever is free.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,27 @@ import yaml
 from openai import OpenAI
 
 ROOT = Path(__file__).parents[1]
+APPLICATIONS = "applications"  # for pytest.mark.xdist_group: one at a time
 START_S = 300.0
 STOP_S = 60.0
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: there is a core for each
+
+
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _group(item) != APPLICATIONS)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    given = item.get_closest_marker("xdist_group")
+    if given is not None:
+        return str(given.args[0])
+    return APPLICATIONS if "app" in getattr(item, "fixturenames", ()) else str(item.path)
 
 
 @dataclass(frozen=True, slots=True)

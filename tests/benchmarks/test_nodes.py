@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 400.0
 
+pytestmark = pytest.mark.xdist_group("applications")
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
