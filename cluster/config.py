@@ -148,9 +148,6 @@ class ClusterConfig(Section):
                     f"drafters: {drafter.name!r} names the host {drafter.host!r}, which is not "
                     f"among `hosts`; configured: {known}"
                 )
-        for name in hosts:
-            if all(drafter.host != name for drafter in self.drafters):
-                raise ValueError(f"hosts: no drafter names the host {name!r}")
         return self
 
     def drafters_at(self, host: str | None) -> tuple[DrafterSection, ...]:

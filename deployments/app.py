@@ -25,7 +25,6 @@ def build_app(args: dict[str, Any]) -> Application:
     """`args` is `applications[0].args` of ray_config.yaml; raises if anything in it is wrong."""
     cluster = ClusterConfig.model_validate(args)
     config = cluster.model_dump(mode="json")
-    hosts = {host.name: _host(host).bind(config, host.name) for host in cluster.hosts}
     target = serve.deployment(
         name="Target",
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
@@ -46,7 +45,9 @@ def build_app(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5.0,
     )(Router)
-    return ingress.bind(config, target.bind(config, router.bind(), hosts))
+    owner = router.bind(config)
+    hosts = {host.name: _host(host).bind(config, host.name, owner) for host in cluster.hosts}
+    return ingress.bind(config, target.bind(config, owner, hosts))
 
 
 def _host(section: HostSection) -> serve.Deployment:

@@ -5,46 +5,66 @@ Serve starts it, checks it and tells where it is; what targets ask comes over th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ray
 
-from cluster.config import ClusterConfig, HostSection
+from cluster.config import ClusterConfig, DrafterSection, HostSection
+from cluster.drafter_changes import DrafterChanges
+from deployments.drafter_changer import DrafterChanger
+from deployments.drafter_watch import DrafterWatch
 from deployments.host_server import HostServer
 from deployments.host_service import HostService
+from deployments.host_status import HostStatus
 from deployments.identity import identity_of
-from deployments.sockets import Endpoint
+from deployments.live_drafters import LiveDrafters, engine_config
+from deployments.model_card import fingerprint
 from deployments.transport_keys import TransportKeys
 from deployments.transport_secret import read_secrets
-from engine.config import DrafterConfig, TargetConfig
+from engine.config import TargetConfig
+from engine.drafters.drafter import Drafter
 from engine.model_files import resolve_model
 
 
 class DrafterHost:
-    """Serves the drafters of `config` whose host is `name`; loads for seconds, then answers."""
+    """Serves the drafters of `config` whose host is `name`; loads for seconds, then answers.
 
-    def __init__(self, config: Mapping[str, object], name: str) -> None:
-        from engine.build import build_hosted_drafters  # loads torch
+    `router` is the Serve handle of the deployment Router, which knows of changes.
+    """
 
-        cluster = ClusterConfig.model_validate(config)
-        (host,) = (each for each in cluster.hosts if each.name == name)
-        drafters = [
-            DrafterConfig(**drafter.model_dump(exclude={"host"}))
-            for drafter in cluster.drafters_at(name)
-        ]
-        service = HostService(
-            build_hosted_drafters(_settings(cluster, host), drafters),
-            identity_of(resolve_model(cluster.target.model)),
-        )
+    def __init__(self, config: Mapping[str, object], name: str, router: Any) -> None:
+        from engine.build import build_drafter, read_target  # loads torch
+
+        self._config = ClusterConfig.model_validate(config)
+        (host,) = (each for each in self._config.hosts if each.name == name)
+        self._name = name
+        target = read_target(_settings(self._config, host))
+
+        def build(section: DrafterSection) -> Drafter:
+            return build_drafter(engine_config(section), target)
+
+        drafters = list(map(build, self._config.drafters_at(name)))
+        folder = resolve_model(self._config.target.model)
+        self._service = HostService(drafters, identity_of(folder))
         keys = TransportKeys(read_secrets())
         node_ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self._server = HostServer(service, node_ip, keys)
+        self._server = HostServer(self._service, node_ip, keys)
+        self._drafters = LiveDrafters(drafters, build, self._use)
+        self._watch = DrafterWatch(DrafterChanger(router, fingerprint(folder)), self._follow)
 
-    async def endpoint(self) -> Endpoint:
-        return self._server.endpoint
+    async def status(self) -> HostStatus:
+        drafters = self._drafters
+        return HostStatus(self._server.endpoint, drafters.loaded, drafters.refused)
 
     async def check_health(self) -> None:
         self._server.check()
+
+    def _follow(self, changes: DrafterChanges) -> None:
+        self._drafters.follow(changes.apply(self._config).drafters_at(self._name))
+
+    def _use(self, drafters: Sequence[Drafter]) -> None:
+        self._server.do(lambda: self._service.use_drafters(drafters))
 
 
 def _settings(cluster: ClusterConfig, host: HostSection) -> TargetConfig:

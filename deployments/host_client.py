@@ -75,6 +75,7 @@ class HostClient:
         self._identity = identity
         self.timeout_s = timeout_s
         self._endpoints: Sequence[Endpoint] = ()
+        self._offered: frozenset[str] | None = None
         self._strangers: set[Endpoint] = set()
         self._links: dict[Endpoint, HostLink] = {}
         self._sequences: dict[str, _Sequence] = {}
@@ -93,9 +94,15 @@ class HostClient:
         """Of the messages to and from the present replicas."""
         return sum(link.num_bytes for link in self._links.values())
 
-    def find(self, endpoints: Sequence[Endpoint]) -> None:
-        """Where the replicas are; heeded at the next call of anything else."""
-        self._endpoints = tuple(endpoints)
+    def find(self, endpoints: Sequence[Endpoint], offered: frozenset[str] | None = None) -> None:
+        """Where the replicas are; heeded at the next call of anything else.
+
+        `offered` are the drafters that all of them have; None if that is not known.
+        """
+        self._endpoints, self._offered = tuple(endpoints), offered
+
+    def offers(self, drafter: str) -> bool:
+        return self._offered is None or drafter in self._offered
 
     def wait(self, timeout_s: float) -> bool:
         """Whether a replica is ready, within that time."""
@@ -168,6 +175,10 @@ class HostClient:
         for link, closed in numbers.items():
             if not link.is_away(now_s):
                 link.send(Close(tuple(closed)))
+
+    def forget_all(self) -> None:
+        """When it has no drafters any more."""
+        self.forget(list(self._sequences))
 
     def close(self) -> None:
         for link in self._links.values():

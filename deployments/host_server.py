@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import zmq
@@ -39,6 +41,7 @@ class HostServer:
         self._woken = self._context.socket(zmq.PAIR)
         self._woken.bind(_WAKE)
         self._is_closing = False
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="host", daemon=True)
         self._thread.start()
 
@@ -46,6 +49,10 @@ class HostServer:
         """Raises HostStoppedError if nobody is served any more."""
         if not self._thread.is_alive():
             raise HostStoppedError("the host's thread has ended")
+
+    def do(self, command: Callable[[], None]) -> None:
+        """On the host's thread, between two messages: within half a second."""
+        self._commands.put(command)
 
     def close(self) -> None:
         """Ends the thread after what it is doing; waits for it."""
@@ -65,6 +72,8 @@ class HostServer:
             poller.register(socket, zmq.POLLIN)
         try:
             while not self._is_closing:
+                while not self._commands.empty():
+                    self._commands.get()()
                 ready = dict(poller.poll(0 if self._service.has_work else _IDLE_POLL_MS))
                 if self._gatekeeper.socket in ready:
                     self._gatekeeper.answer()

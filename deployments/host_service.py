@@ -60,6 +60,7 @@ class HostService:
         self._unread: dict[str, dict[str, HostedSequence]] = {name: {} for name in self._drafters}
         self._draft_asks: list[tuple[bytes, AskDraft, Found]] = []
         self._score_asks: list[tuple[bytes, AskScore, Found]] = []
+        self._closed: list[str] = []  # to be forgotten once what was asked before is answered
         self._replies: list[tuple[bytes, bytes]] = []
 
     @property
@@ -85,27 +86,46 @@ class HostService:
             case Verified():
                 for known in message.news:
                     self._extend(client, known, now_s)
-            case AskDraft() if self._has_drafter(client, message):
+            case AskDraft():
                 found = [self._extend(client, part.known, now_s) for part in message.parts]
                 self._draft_asks.append((client, message, found))
-            case AskScore() if self._has_drafter(client, message):
+            case AskScore():
                 found = [self._extend(client, part.known, now_s) for part in message.parts]
                 self._score_asks.append((client, message, found))
             case Close():
-                self._forget(self._sequences.close(client, message.sequences))
+                self._closed += self._sequences.close(client, message.sequences)
+
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from now on. One that stays is the same object; a new one reads everything."""
+        before, self._drafters = self._drafters, {drafter.name: drafter for drafter in drafters}
+        unread, self._unread = self._unread, {}
+        for name, drafter in self._drafters.items():
+            self._unread[name] = unread[name] if before.get(name) is drafter else {}
+        changed = {*before, *self._drafters}
+        changed -= {name for name, each in self._drafters.items() if before.get(name) is each}
+        for sequence in self._sequences.all():
+            for name in changed:
+                sequence.forget_drafter(name)
+            self._note_unread(sequence)
 
     def work(self, now_s: float) -> None:
-        """Answers everything that was asked; if nothing was, one drafter reads on for a while."""
+        """Answers everything that was asked; if nothing was, one drafter reads on for a while.
+
+        A drafter that is not here, not yet or no more, offers nothing and has no outcomes.
+        """
         is_asked = bool(self._draft_asks or self._score_asks)
         draft_asks, self._draft_asks = self._draft_asks, []
         score_asks, self._score_asks = self._score_asks, []
+        for client, asked in [(c, a) for c, a, _ in draft_asks if a.drafter not in self._drafters]:
+            self._reply(client, Drafts(asked.round, (None,) * len(asked.parts)))
         for name in self._drafters:
             self._draft(name, [each for each in draft_asks if each[1].drafter == name])
         for client, ask, found in score_asks:
             self._reply(client, self._scores(ask, found))
         if not is_asked:
             self._catch_up()
-        self._forget(self._sequences.evict(now_s, IDLE_S))
+        closed, self._closed = self._closed, []
+        self._forget([*closed, *self._sequences.evict(now_s, IDLE_S)])
 
     def take_replies(self) -> list[tuple[bytes, bytes]]:
         """(client, message) of everything to be sent."""
@@ -115,18 +135,12 @@ class HostService:
     def _reply(self, client: bytes, message: ToTarget) -> None:
         self._replies.append((client, encode(message)))
 
-    def _has_drafter(self, client: bytes, ask: AskDraft | AskScore) -> bool:
-        if ask.drafter in self._drafters:
-            return True
-        self._reply(client, Refused(f"there is no drafter {ask.drafter!r} here"))
-        return False
-
     def _open(self, client: bytes, message: Open, now_s: float) -> None:
         if message.identity != self._identity:
             self._reply(client, Refused("its drafters are for another target model"))
             return
         self._sequences.open(client, message, now_s)
-        self._note_unread((client, message.sequence))
+        self._note_unread(self._find((client, message.sequence)))
 
     def _extend(self, client: bytes, known: Known, now_s: float) -> HostedSequence | None:
         """The sequence, if it has exactly the tokens that the message knows of."""
@@ -134,17 +148,20 @@ class HostService:
         if num_tokens is not None:
             self._reply(client, NeedFrom(known.sequence, num_tokens))
             return None
-        sequence = self._note_unread((client, known.sequence))
+        sequence = self._find((client, known.sequence))
+        self._note_unread(sequence)
         is_current = len(sequence.tokens) == known.base_length + len(known.tokens)
         return sequence if is_current and sequence.has_prompt else None
 
-    def _note_unread(self, key: tuple[bytes, int]) -> HostedSequence:
+    def _find(self, key: tuple[bytes, int]) -> HostedSequence:
         sequence = self._sequences.find(key)
         assert sequence is not None, "it was extended just now"
+        return sequence
+
+    def _note_unread(self, sequence: HostedSequence) -> None:
         for name, unread in self._unread.items():
             if sequence.has_prompt and sequence.num_unread(name):
                 unread[sequence.id] = sequence
-        return sequence
 
     def _draft(self, name: str, asks: Sequence[tuple[bytes, AskDraft, Found]]) -> None:
         """One call for all; a sequence that is asked for twice is drafted once."""
@@ -164,6 +181,8 @@ class HostService:
             self._reply(client, Drafts(ask.round, () if drafts is None else tuple(answers)))
 
     def _scores(self, ask: AskScore, found: Found) -> Scores:
+        if ask.drafter not in self._drafters:
+            return Scores(ask.round, ((),) * len(found))
         parts = {
             sequence.id: (sequence, part.finished)
             for part, sequence in zip(ask.parts, found, strict=True)

@@ -38,6 +38,10 @@ class HostedSequence:
     def has_prompt(self) -> bool:
         return len(self.tokens) >= self.num_prompt_tokens
 
+    def forget_drafter(self, drafter: str) -> None:
+        self.num_read.pop(drafter, None)
+        self.outcomes.pop(drafter, None)
+
     def num_unread(self, drafter: str) -> int:
         return len(self.tokens) - self.num_read.get(drafter, 0)
 
@@ -69,6 +73,9 @@ class HostedSequences:
 
     def find(self, key: Key) -> HostedSequence | None:
         return self._by_key.get(key)
+
+    def all(self) -> list[HostedSequence]:
+        return list(self._by_key.values())
 
     def open(self, client: bytes, message: Open, now_s: float) -> int | None:
         """Takes in a sequence, or what is new of one that is known; see `extend`."""

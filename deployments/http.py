@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.answer import Answer, Json
 from deployments.chat import ChatFormat
 from deployments.completions import CompletionFormat
-from deployments.drafter_list import list_drafters
+from deployments.drafter_routes import add_drafter_routes
 from deployments.errors import ApiError, ClientGoneError, internal, invalid
 from deployments.gateway import Gateway
 from deployments.json_body import read_json
@@ -62,10 +62,6 @@ class Routes:
             raise ApiError(404, message, "model", "model_not_found")
         return JSONResponse(_model(card))
 
-    async def drafters(self, request: Request) -> Response:
-        counters = await self._gateway.counters()
-        return JSONResponse({"object": "list", "data": list_drafters(counters)})
-
     async def health(self, request: Request) -> Response:
         await self._gateway.ready_card()
         return JSONResponse({"status": "ok"})
@@ -92,7 +88,7 @@ def build_http(gateway: Gateway) -> FastAPI:
     app.add_route("/v1/completions", routes.completion, methods=["POST"])
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
-    app.add_route("/v1/drafters", routes.drafters, methods=["GET"])
+    add_drafter_routes(app, gateway)
     app.add_route("/health", routes.health, methods=["GET"])
     app.add_route("/metrics", routes.metrics, methods=["GET"])
     app.add_exception_handler(ApiError, _api_error)

@@ -169,13 +169,13 @@ def parse_body(model: type[M], value: dict[str, Any]) -> M:
     try:
         body = model.model_validate(served)
     except ValidationError as error:
-        raise _refused(error) from error
+        raise refused(error) from error
     if isinstance(body, GenerationBody):
         _check_together(body)
     return body
 
 
-def _refused(error: ValidationError) -> ApiError:
+def refused(error: ValidationError) -> ApiError:
     detail = error.errors(include_url=False)[0]
     path = _path(detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -183,6 +183,8 @@ def _refused(error: ValidationError) -> ApiError:
     if detail["type"] == "missing":
         return invalid(path, f"{path}: is missing", "missing_required_parameter")
     reason = detail["msg"].removeprefix("Value error, ")
+    if not path:  # several parameters together
+        return invalid(None, reason, "invalid_value")
     code = "invalid_type" if detail["type"].endswith("_type") else "invalid_value"
     return invalid(path, f"{path}: {reason[0].lower()}{reason[1:]}", code)
 

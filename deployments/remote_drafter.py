@@ -60,7 +60,7 @@ class RemoteDrafter:
 
     @property
     def is_away(self) -> bool:
-        return self._client.is_away
+        return self._client.is_away or not self._client.offers(self.name)
 
     def follow(self, sequences: Sequence[ScoreRequest]) -> None:
         self._client.follow(sequences)

@@ -1,12 +1,14 @@
-"""The ingress's view of the target: three calls, over a Serve handle."""
+"""The ingress's view of the target: four calls, over a Serve handle."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from cluster.drafter_changes import DrafterChange, DrafterChangeError
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.router_store import Unreachable
 from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest
 
@@ -18,6 +20,12 @@ class TargetClient(Protocol):
 
     async def counters(self) -> list[TargetCounters]:
         """Of every replica."""
+        ...
+
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        """What is wrong with the change; None if it is done."""
         ...
 
     def generate(
@@ -41,6 +49,14 @@ class HandleClient:
         response = self._handle.broadcast("counters")
         found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
         return found
+
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        wrong: DrafterChangeError | Unreachable | None = await self._handle.change_drafters.remote(
+            change
+        )
+        return wrong
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -28,11 +28,22 @@ def build_engine(
 
     `drafters` run in this process; those `elsewhere` are there already.
     """
+    target = load_target(config, drafters)
+    built = [build_drafter(drafter, target) for drafter in drafters]
+    return build_engine_on(target, [*built, *elsewhere])
+
+
+def load_target(config: TargetConfig, drafters: Iterable[DrafterConfig]) -> LoadedTarget:
+    """With what these drafters need of it, on as many threads as `config` says."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    target = LoadedTarget.load(config, with_heads=wants_heads(drafters))
-    built = [*(build_drafter(drafter, target) for drafter in drafters), *elsewhere]
-    engine = Engine(target.runner, target.text, built, config, target.max_sequence_length)
+    return LoadedTarget.load(config, with_heads=wants_heads(drafters))
+
+
+def build_engine_on(target: LoadedTarget, drafters: Sequence[Drafter]) -> Engine:
+    """Measures the target's steps, too."""
+    config = target.config
+    engine = Engine(target.runner, target.text, drafters, config, target.max_sequence_length)
     longest_step = min(config.max_batch_tokens, target.max_sequence_length)
     for step in measure_steps(target.runner, longest_step, config.block_size):
         engine.costs.observe_step(step, num_draft_tokens=0)
@@ -44,16 +55,18 @@ def wants_heads(drafters: Iterable[DrafterConfig]) -> bool:
     return any(drafter.kind == "head" for drafter in drafters)
 
 
-def build_hosted_drafters(config: TargetConfig, drafters: Sequence[DrafterConfig]) -> list[Drafter]:
-    """Drafters for a target elsewhere, with the device and the room that `config` says here."""
+def read_target(config: TargetConfig) -> KnownTarget:
+    """A target elsewhere, for drafters with the device and the room that `config` says here."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    target = KnownTarget.read(config)
-    return [build_drafter(drafter, target) for drafter in drafters]
+    return KnownTarget.read(config)
 
 
 def build_drafter(config: DrafterConfig, target: KnownTarget) -> Drafter:
-    """A drafter of this process; a model drafter must have the target's vocabulary."""
+    """A drafter of this process, on any thread of it; raises ModelRefusedError.
+
+    A model drafter must have the target's vocabulary.
+    """
     if config.kind == "prompt_lookup":
         return PromptLookupDrafter(config.name, config.max_draft_length)
     if config.kind == "suffix":

@@ -34,6 +34,7 @@ class Drafting:
     """The drafters of an engine, and the selectors that choose among them and learn."""
 
     def __init__(self, drafters: Sequence[Drafter], vocab_size: int, costs: CostModel) -> None:
+        self._vocab_size = vocab_size
         self._drafters = {d.name: GuardedDrafter(d, vocab_size) for d in drafters}
         self._costs = costs
         self._feedback = Feedback(self._drafters, costs)
@@ -50,6 +51,21 @@ class Drafting:
     @property
     def states(self) -> dict[str, DrafterState]:
         return {name: drafter.state for name, drafter in self._drafters.items()}
+
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from now on. One that was there, being the same object, stays as it is; whatever
+        was open with one that goes is dropped."""
+        before = dict(self._drafters)
+        self._drafters.clear()  # others hold it, too
+        for drafter in drafters:
+            known = before.get(drafter.name)
+            stays = known is not None and known.guards(drafter)
+            guarded = known if known and stays else GuardedDrafter(drafter, self._vocab_size)
+            self._drafters[drafter.name] = guarded
+        gone = {n for n, guarded in before.items() if self._drafters.get(n) is not guarded}
+        self._waves.drop(gone)
+        self._feedback.drop(gone)
+        self._streaks = {k: streak for k, streak in self._streaks.items() if streak[0] not in gone}
 
     def disable(self, names: Collection[str]) -> None:
         """These from now on, and no others."""

@@ -80,6 +80,13 @@ class Engine:
         """
         self._drafting.use_selectors(default, named)
 
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from the next round on; one that stays is the same object, and goes on as it is.
+
+        Selectors may choose drafters that are gone, which drafts nothing.
+        """
+        self._drafting.use_drafters(drafters)
+
     def disable(self, drafters: Collection[str]) -> None:
         """Draft with these no more, and with all others again, from the next round on."""
         self._drafting.disable(drafters)

@@ -8,7 +8,7 @@ its position when the verified text settles it: a free one in every round, anoth
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.drafters.drafter import Outcome as Scored
@@ -84,6 +84,12 @@ class Feedback:
             watched = self._watched.pop(sequence.id, None)
             if watched is not None:
                 watched.learner.forget([sequence.id])
+
+    def drop(self, drafters: Iterable[str]) -> None:
+        """These have nothing more to say of what was open."""
+        for name in drafters:
+            for watched in self._watched.values():
+                watched.open.pop(name, None)
 
     def _tell(self, learner: Learner, outcome: Outcome) -> None:
         self._outcomes.setdefault(id(learner), (learner, []))[1].append(outcome)

@@ -44,6 +44,9 @@ class GuardedDrafter:
         self._num_in_row = 0
         self._num_rounds_to_rest = 0
 
+    def guards(self, drafter: Drafter) -> bool:
+        return self._drafter is drafter
+
     @property
     def follows(self) -> bool:
         """Whether it is elsewhere: hears of verified tokens ahead, and drafts meanwhile."""

@@ -8,7 +8,7 @@ and all sequences want it at once, half of them go on plainly, and two waves tak
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.drafters.drafter import Draft, DraftRequest
@@ -48,6 +48,11 @@ class Waves:
     def forget(self, sequence_ids: Iterable[str]) -> None:
         for sequence_id in sequence_ids:
             self._asked.pop(sequence_id, None)
+
+    def drop(self, drafters: Collection[str]) -> None:
+        """Of these nothing comes any more; their sequences choose anew."""
+        kept = {key: each for key, each in self._asked.items() if each.drafter not in drafters}
+        self._asked = kept
 
     def clear(self) -> None:
         self._asked.clear()

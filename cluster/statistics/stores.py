@@ -12,6 +12,7 @@ from redis import Redis, RedisError
 
 from cluster.embedded_redis import EmbeddedRedis, EmbeddedRedisError, state_folder
 from cluster.statistics.client import connect
+from cluster.statistics.drafter_store import DrafterStore
 from cluster.statistics.keys import Pool
 from cluster.statistics.redis_store import RedisStore
 from cluster.statistics.store import StoreError
@@ -43,13 +44,20 @@ class Stores:
 
     def find(self, pool: Pool) -> RedisStore:
         """StoreError while there is no server."""
-        connected = self._connected
-        if connected is None:
-            raise StoreError(self._reason)
-        client, stores = connected
+        client, stores = self._server()
         if pool not in stores:
             stores[pool] = RedisStore(client, pool)
         return stores[pool]
+
+    def drafters(self) -> DrafterStore:
+        """StoreError while there is no server."""
+        return DrafterStore(self._server()[0])
+
+    def _server(self) -> tuple[Redis, dict[Pool, RedisStore]]:
+        connected = self._connected
+        if connected is None:
+            raise StoreError(self._reason)
+        return connected
 
     def close(self) -> None:
         """Ends the private server, its data kept."""

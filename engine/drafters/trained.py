@@ -54,6 +54,9 @@ def drafter_of(
     if folder.card.kind == "head":
         if not isinstance(target, LoadedTarget):
             raise ModelRefusedError(name, "a head drafts in its target's process, not on a host")
+        if target.shared is None:
+            reason = "its target keeps no hidden states, as it was started without a head"
+            raise ModelRefusedError(name, reason)
         return HeadDrafter(name, head_runner(folder, target, longest), longest, stopping)
     return ModelDrafter(
         name,

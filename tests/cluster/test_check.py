@@ -144,10 +144,6 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         lambda c: app(c)["args"].update(hosts=[{"name": "code", "resources": {"GPU": 1}}]),
         "applications[0].args.hosts[0]: resources: 'GPU' is no resource of the operator's own",
     ),
-    "host without drafters": (
-        lambda c: app(c)["args"].update(hosts=[{"name": "code"}]),
-        "applications[0].args: hosts: no drafter names the host 'code'",
-    ),
     "host given twice": (
         lambda c: (
             app(c)["args"]["drafters"][0].update(host="code"),

@@ -15,14 +15,16 @@ import httpx
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import Limits
+from cluster.config import ClusterConfig, Limits
+from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
 from deployments.engine_thread import EngineThread
 from deployments.gateway import Gateway
 from deployments.http import build_http
 from deployments.latencies import Latencies
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
-from deployments.target_counters import TargetCounters
+from deployments.router_store import Unreachable
+from deployments.target_counters import DrafterNote, TargetCounters
 from engine.counters import EngineCounters
 from engine.errors import CapacityError
 from engine.request import (
@@ -148,11 +150,26 @@ class FakeTarget:
     def __init__(self, engine: FakeEngine) -> None:
         self.thread = EngineThread(engine)
         self.is_loaded = True
+        self.has_store = True
+        drafters = [{"name": name, "kind": "prompt_lookup"} for name in ("lookup", "far")]
+        self.config = ClusterConfig.model_validate({"drafters": drafters})
+        self.changes = DrafterChanges()
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
             await asyncio.Event().wait()
         return ModelCard("tiny", 257, 512, "fp_test", 1700000000)
+
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        if not self.has_store:
+            return Unreachable("no store")
+        try:
+            self.changes = self.changes.after(change, self.config)
+        except DrafterChangeError as error:
+            return error
+        return None
 
     async def counters(self) -> list[TargetCounters]:
         use = {"lookup": DrafterUse(2, 5, 3)}
@@ -171,7 +188,10 @@ class FakeTarget:
             num_drafter_failures={"lookup": 1, "far": 4},
             drafter_states={"lookup": "ready", "far": "resting"},
         )
-        return [TargetCounters(engine, Latencies())] * 2
+        notes = {
+            drafter.name: DrafterNote("failed", "no such folder") for drafter in self.changes.added
+        }
+        return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 from hosting import IDENTITY
 
@@ -202,9 +203,44 @@ def test_a_drafter_that_fails_gives_no_answers_and_starts_afresh(
     assert tokens_of(target.send(ask(3))) == (3, 3)
 
 
-def test_an_unknown_drafter_and_another_model_are_refused_by_name(target: Target) -> None:
-    (refused,) = target.send(opened(), AskDraft(1, "nobody", ()))
-    assert refused == Refused("there is no drafter 'nobody' here")
+def test_a_drafter_that_is_not_here_offers_nothing_and_keeps_nothing(target: Target) -> None:
+    ask_nobody, score_nobody = (
+        msgspec.structs.replace(each, drafter="nobody") for each in (ask(3), score(3))
+    )
+    assert target.send(opened(), ask_nobody) == [Drafts(9, (None,))]
+    assert target.send(score_nobody) == [Scores(9, ((),))]
+    (sequence,) = target.service._sequences.all()
+    assert "nobody" not in {*sequence.num_read, *sequence.outcomes}
+
+
+def test_drafters_come_and_go_between_two_messages(target: Target, echo: Echo) -> None:
+    target.send(opened())
+    target.service.work(0.0)
+    other = PromptLookupDrafter("lookup", 4, 2, 1)
+    target.service.use_drafters([other])
+    assert target.service.has_work  # it reads what was verified before
+    target.send()
+    assert not target.service.has_work
+    assert target.send(ask(3)) == [Drafts(9, (None,))]
+    scored = list(echo.scored)
+    target.service.use_drafters([other, echo])
+    target.send()
+    assert echo.scored == [*scored, 1]
+    assert tokens_of(target.send(ask(3))) == (3, 3)
+
+
+def test_a_sequence_that_ends_behind_a_question_is_forgotten_after_it(
+    target: Target, echo: Echo
+) -> None:
+    target.send(opened())
+    assert tokens_of(target.send(ask(3), Close((1,)))) == (3, 3)
+    assert echo.drafted == [1]
+    assert len(echo.forgotten) == 1
+    assert target.service.num_sequences == 0
+
+
+def test_another_model_is_refused_by_name(target: Target) -> None:
+    target.send(opened())
     other = Open(2, "s2", "t", Identity("other", "weights"), 1, SamplingParams(), (1,))
     (refused,) = target.send(other)
     assert isinstance(refused, Refused)

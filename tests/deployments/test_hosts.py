@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import httpx
 import psutil
+import pytest
 from openai import OpenAI
 
 MODEL = "smollm2-135m-instruct"
@@ -19,7 +21,11 @@ RECOVERY_S = 60.0
 
 
 def ask(
-    client: OpenAI, hedgerow: dict[str, Any], max_tokens: int = 24, **parameters: Any
+    client: OpenAI,
+    hedgerow: dict[str, Any],
+    max_tokens: int = 24,
+    name: str = "far",
+    **parameters: Any,
 ) -> tuple[str, int]:
     """The text, and how many of the drafter's tokens were accepted."""
     answer = client.completions.create(
@@ -31,7 +37,7 @@ def ask(
     )
     assert answer.usage is not None
     speculation = (answer.usage.model_extra or {})["speculation"]
-    used = speculation["per_drafter"].get("far", {"num_accepted_tokens": 0})
+    used = speculation["per_drafter"].get(name, {"num_accepted_tokens": 0})
     return answer.choices[0].text, used["num_accepted_tokens"]
 
 
@@ -65,6 +71,44 @@ def test_a_drafter_on_a_host_is_used_and_changes_no_word(app: Any, client: OpenA
     for parameters in ({"temperature": 0}, {"temperature": 1.0, "seed": 3}):
         assert far(client, **parameters)[0] == plain(client, **parameters)
     assert host_pid(app) is not None
+
+
+def states(app: Any, name: str) -> list[str]:
+    (found,) = [each for each in drafters(app) if each["id"] == name] or [{"states": []}]
+    return list(found["states"])
+
+
+def drafters(app: Any) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = httpx.get(f"{app.url}/v1/drafters", timeout=30).json()["data"]
+    return listed
+
+
+@pytest.mark.parametrize("host", [None, "edge"])
+def test_a_drafter_comes_rests_and_goes_under_a_stream(
+    app: Any, client: OpenAI, host: str | None
+) -> None:
+    name, url = f"new-{host or 'here'}", f"{app.url}/v1/drafters"
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 200, "prompt": REPEATING}
+    alone = plain(client, **asked)
+
+    def uses() -> bool:
+        hedgerow = {"drafters": [name], "selector": "ucbspec"}
+        return ask(client, hedgerow, name=name, temperature=0)[1] > 0
+
+    with ThreadPoolExecutor(1) as threads:
+        stream = threads.submit(ask, client, {}, **asked)
+        section = {"name": name, "kind": "prompt_lookup", "max_draft_length": 8, "host": host}
+        added = httpx.post(url, json=section, timeout=30)
+        assert added.status_code == 202, added.text
+        assert httpx.post(url, json=section, timeout=30).status_code == 409
+        wait_for(lambda: states(app, name) in (["ready"], ["away"]))
+        wait_for(uses)
+        httpx.patch(f"{url}/{name}", json={"enabled": False}, timeout=30)
+        wait_for(lambda: states(app, name) == ["disabled"])
+        assert not uses()
+        assert httpx.delete(f"{url}/{name}", timeout=30).status_code == 202
+        wait_for(lambda: states(app, name) == [])
+        assert stream.result()[0] == alone
 
 
 def test_a_stopped_and_a_killed_host_cost_no_stream_a_word(app: Any, client: OpenAI) -> None:

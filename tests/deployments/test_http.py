@@ -361,9 +361,10 @@ def test_drafters_are_listed_with_how_they_are_on_each_replica(serving: Any) -> 
                 "object": "list",
                 "data": [
                     {"id": "far", "object": "drafter", "states": ["resting"] * 2, "num_failures": 8}
+                    | {"reasons": []}
                     | far,
                     {"id": "lookup", "object": "drafter", "states": ["ready"] * 2}
-                    | {"num_failures": 2}
+                    | {"reasons": [], "num_failures": 2}
                     | lookup,
                 ],
             }

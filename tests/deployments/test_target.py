@@ -19,7 +19,10 @@ from deployments.model_card import fingerprint
 from deployments.refusal import Refusal
 from deployments.selectors import Selectors
 from deployments.target import Target
+from deployments.target_drafters import TargetDrafters
 from engine.config import DrafterConfig, TargetConfig
+from engine.drafters.drafter import Drafter
+from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.errors import CapacityError
 from engine.request import Emission, GenerationRequest, SpeculationOptions
 from policies.cost_model import CostModel
@@ -62,13 +65,13 @@ def test_each_host_is_a_deployment_with_its_resources_for_the_target_to_find() -
     hosts = [{"name": "code", "num_replicas": 3, **resources}, {"name": "math"}]
     application: Any = build_app({"drafters": drafters, "hosts": hosts})
     _, target = application._bound_deployment.init_args
-    config, _, found = target._bound_deployment.init_args
+    config, router, found = target._bound_deployment.init_args
     deployments = {name: host._bound_deployment for name, host in found.items()}
     assert {d.name for d in deployments.values()} == {"Drafter-code", "Drafter-math"}
     assert deployments["code"].num_replicas == 3
     assert deployments["code"].ray_actor_options.items() >= resources.items()
     assert deployments["math"].ray_actor_options["num_gpus"] == 0
-    assert deployments["math"].init_args == (config, "math")
+    assert deployments["math"].init_args == (config, "math", router)
 
 
 def test_wrong_args_are_refused_before_anything_starts() -> None:
@@ -150,12 +153,25 @@ def test_speculation_off_leaves_nobody_to_choose() -> None:
     assert default is None
 
 
+def made(section: DrafterSection) -> Drafter:
+    return PromptLookupDrafter(section.name, section.max_draft_length)
+
+
+class Nowhere:
+    def drafter(self, section: DrafterSection) -> Drafter:
+        raise AssertionError("there is no host")
+
+    def note_of(self, section: DrafterSection) -> None:
+        raise AssertionError("there is no host")
+
+
 class FakeTarget(Target):
     """Target on the fake engine, past its loading."""
 
     def __init__(self, engine: Any) -> None:
         drafters = [{"name": "lookup", "kind": "prompt_lookup"}]
         self._config = ClusterConfig.model_validate({"drafters": drafters})
+        self._drafters = TargetDrafters(self._config, Nowhere(), made, lambda drafters: None)
         self._engine = engine
         self._settings = TargetSettings()
         self._latencies = Latencies()
