@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces \
-	train-drafters evaluate-drafters clean
+	train-drafters evaluate-drafters render clean
 
 install: $(STAMP)
 
@@ -87,6 +87,11 @@ train-drafters: install
 
 evaluate-drafters: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS)
+
+render: install
+	for overlay in dev gpu prod; do \
+		$(BIN)/hedgerow render k8s/overlays/$$overlay/values.yaml \
+			--patch k8s/overlays/$$overlay/serve-config.yaml || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

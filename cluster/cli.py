@@ -1,4 +1,4 @@
-"""The operator's command line: `hedgerow check ray_config.yaml`, `hedgerow stats`."""
+"""The operator's command line: `hedgerow check`, `hedgerow render`, `hedgerow stats`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.check import check_file
+from cluster.serve_config import ServeConfigError, json_patch, serve_config
 from cluster.statistics import command as statistics
+from cluster.yaml_file import dump_yaml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,10 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="name every mistake in a Ray Serve config file")
     check.add_argument("config", type=Path, help="the file, such as ray_config.yaml")
+    render = commands.add_parser("render", help="print the Serve config that a values file makes")
+    render.add_argument("values", type=Path, help="such as k8s/overlays/prod/values.yaml")
+    render.add_argument(
+        "--patch", type=Path, metavar="FILE", help="write it as a patch of serveConfigV2 instead"
+    )
     stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
     statistics.add_arguments(stats)
     found = parser.parse_args(arguments)
-    return statistics.run(found) if found.command == "stats" else _check(found.config)
+    if found.command == "stats":
+        return statistics.run(found)
+    if found.command == "render":
+        return _render(found.values, found.patch)
+    return _check(found.config)
 
 
 def _check(config: Path) -> int:
@@ -30,6 +41,19 @@ def _check(config: Path) -> int:
     if not problems:
         print(f"{config}: ok")
     return 1 if problems else 0
+
+
+def _render(values: Path, patch: Path | None) -> int:
+    try:
+        document = serve_config(values)
+    except ServeConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if patch is None:
+        print(dump_yaml(document), end="")
+    else:
+        patch.write_text(json_patch(document), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
