@@ -1,4 +1,4 @@
-"""The operator's command line: `hedgerow check ray_config.yaml`, `hedgerow stats`."""
+"""The operator's command line: `hedgerow check`, `hedgerow stats`, `hedgerow tenants`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster.check import check_file
 from cluster.statistics import command as statistics
+from cluster.tenants import command as tenants
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,11 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("config", type=Path, help="the file, such as ray_config.yaml")
     stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
     statistics.add_arguments(stats)
+    people = commands.add_parser("tenants", help="who may use the cluster, and how much of it")
+    tenants.add_arguments(people)
     found = parser.parse_args(arguments)
-    return statistics.run(found) if found.command == "stats" else _check(found.config)
+    runs = {"check": _check, "stats": statistics.run, "tenants": tenants.run}
+    return runs[found.command](found)
 
 
-def _check(config: Path) -> int:
+def _check(arguments: argparse.Namespace) -> int:
+    config: Path = arguments.config
     problems = check_file(config)
     for problem in problems:
         print(problem, file=sys.stderr)
