@@ -1,4 +1,4 @@
-"""The operator's command line: `hedgerow check`, `hedgerow render`, `hedgerow stats`."""
+"""The operator's command line: `hedgerow check`, `render`, `stats` and `tenants`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster.check import check_file
 from cluster.serve_config import ServeConfigError, json_patch, serve_config
 from cluster.statistics import command as statistics
+from cluster.tenants import command as tenants
 from cluster.yaml_file import dump_yaml
 
 
@@ -26,15 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
     statistics.add_arguments(stats)
+    people = commands.add_parser("tenants", help="who may use the cluster, and how much of it")
+    tenants.add_arguments(people)
     found = parser.parse_args(arguments)
-    if found.command == "stats":
-        return statistics.run(found)
-    if found.command == "render":
-        return _render(found.values, found.patch)
-    return _check(found.config)
+    runs = {"check": _check, "render": _render, "stats": statistics.run, "tenants": tenants.run}
+    return runs[found.command](found)
 
 
-def _check(config: Path) -> int:
+def _check(arguments: argparse.Namespace) -> int:
+    config: Path = arguments.config
     problems = check_file(config)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -43,9 +44,10 @@ def _check(config: Path) -> int:
     return 1 if problems else 0
 
 
-def _render(values: Path, patch: Path | None) -> int:
+def _render(arguments: argparse.Namespace) -> int:
+    patch: Path | None = arguments.patch
     try:
-        document = serve_config(values)
+        document = serve_config(arguments.values)
     except ServeConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.tenants.tenant import Tenant
 from deployments.errors import invalid
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
@@ -34,9 +35,14 @@ class Call:
 
 
 def build_call(
-    prefix: str, body: GenerationBody, prompts: Sequence[Sequence[int]], card: ModelCard
+    prefix: str,
+    body: GenerationBody,
+    prompts: Sequence[Sequence[int]],
+    card: ModelCard,
+    tenant: Tenant,
 ) -> Call:
     """Raises ApiError or InvalidRequestError, naming the parameter."""
+    longest = min(card.max_sequence_length, tenant.kv_quota_tokens or card.max_sequence_length)
     call_id = f"{prefix}-{secrets.token_hex(16)}"
     seed = secrets.randbits(63) if body.seed is None else body.seed
     requests = []
@@ -47,7 +53,10 @@ def build_call(
                 GenerationRequest(
                     sequence_id=f"{call_id}-{prompt_index}-{choice}",
                     prompt_ids=tuple(prompt),
-                    max_tokens=_max_tokens(body, len(prompt), card.max_sequence_length),
+                    max_tokens=_max_tokens(body, len(prompt), longest),
+                    tenant=tenant.name,
+                    weight=tenant.weight,
+                    kv_quota_tokens=tenant.kv_quota_tokens,
                     sampling=_sampling(body, choice_seed(seed, choice), card.vocab_size),
                     stop=tuple(body.stop or ()),
                     stop_token_ids=_stop_token_ids(body, card.vocab_size),

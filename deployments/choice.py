@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from cluster.limits.usage import Usage
 from engine.request import DrafterUse, Emission, SpeculationUse, TokenLogprob
 
 
@@ -55,6 +56,21 @@ def usage(choices: Sequence[Choice], num_choices: int) -> dict[str, object]:
             "per_drafter": {name: asdict(item) for name, item in use.per_drafter.items()},
         },
     }
+
+
+def spent(choices: Sequence[Choice], num_choices: int) -> Usage:
+    """What a tenant's account is charged with; not a request before anything was emitted."""
+    firsts, use = choices[::num_choices], _total([choice.use for choice in choices])
+    if not any(choice.num_prompt_tokens for choice in choices):
+        return Usage()
+    return Usage(
+        num_requests=1,
+        num_prompt_tokens=sum(choice.num_prompt_tokens for choice in firsts),
+        num_cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
+        num_completion_tokens=sum(choice.num_tokens for choice in choices),
+        num_draft_tokens=use.num_draft_tokens,
+        num_accepted_tokens=use.num_accepted_tokens,
+    )
 
 
 def _total(uses: Sequence[SpeculationUse]) -> SpeculationUse:

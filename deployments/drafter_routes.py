@@ -23,6 +23,7 @@ from cluster.drafter_changes import (
     RemoveDrafter,
 )
 from deployments.drafter_list import describe_drafter, list_drafters
+from deployments.entrance import operators_only
 from deployments.errors import ApiError
 from deployments.gateway import Gateway
 from deployments.json_body import read_json
@@ -91,7 +92,10 @@ class DrafterRoutes:
 
 def add_drafter_routes(app: FastAPI, gateway: Gateway) -> None:
     routes = DrafterRoutes(gateway)
-    app.add_route("/v1/drafters", routes.list, methods=["GET"])
-    app.add_route("/v1/drafters", routes.add, methods=["POST"])
-    app.add_route("/v1/drafters/{name}", routes.enable, methods=["PATCH"])
-    app.add_route("/v1/drafters/{name}", routes.remove, methods=["DELETE"])
+    for path, method, endpoint in (
+        ("/v1/drafters", "GET", routes.list),
+        ("/v1/drafters", "POST", routes.add),
+        ("/v1/drafters/{name}", "PATCH", routes.enable),
+        ("/v1/drafters/{name}", "DELETE", routes.remove),
+    ):
+        app.add_route(path, operators_only(endpoint), methods=[method])

@@ -41,7 +41,8 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        found = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 def _cut(text: str) -> str:

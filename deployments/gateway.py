@@ -13,6 +13,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from cluster.config import Limits
+from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
 from deployments.errors import ApiError, invalid
 from deployments.model_card import ModelCard
@@ -63,25 +64,28 @@ class Gateway:
         except Exception:
             return []
 
-    async def chat_call(self, body: ChatBody) -> Call:
+    async def chat_call(self, body: ChatBody, tenant: Tenant) -> Call:
         card = await self._card_for(body.model)
         self._check_choices(1, body)
         prompts = await self._in_thread(chat_prompt, body)
         self._check_prompts(prompts, "messages", card)
-        return build_call("chatcmpl", body, prompts, card)
+        return build_call("chatcmpl", body, prompts, card, tenant)
 
-    async def completion_call(self, body: CompletionBody) -> Call:
+    async def completion_call(self, body: CompletionBody, tenant: Tenant) -> Call:
         card = await self._card_for(body.model)
         self._check_choices(len(body.prompt), body)
         prompts = await self._in_thread(completion_prompts, body)
         self._check_prompts(prompts, "prompt", card)
-        return build_call("cmpl", body, prompts, card)
+        return build_call("cmpl", body, prompts, card, tenant)
 
-    async def start(self, call: Call, request: Request) -> Rounds:
+    def timeout_s(self, body: GenerationBody) -> float:
+        """Until the last token: the limit, or less if the request has a deadline of its own."""
+        asked = None if body.hedgerow is None else body.hedgerow.timeout_s
+        return min(self.limits.request_timeout_s, asked or self.limits.request_timeout_s)
+
+    async def start(self, call: Call, request: Request, timeout_s: float) -> Rounds:
         """The rounds of `call`; returns when the target has taken it, raises if it refuses."""
-        rounds = watched(
-            self.target.generate(call.requests), request, self.limits.request_timeout_s
-        )
+        rounds = watched(self.target.generate(call.requests), request, timeout_s)
         try:
             first = await anext(rounds)
         except RefusedError as error:

@@ -80,11 +80,15 @@ class StreamOptions(Body):
 
 
 class SpeculationBody(Body):
-    """Narrows what speculation may do for this request; the answer's text does not change."""
+    """Narrows what speculation may do for this request; the answer's text does not change.
+
+    After `timeout_s` the request ends, wherever it is; the configuration's limit holds as well.
+    """
 
     drafters: Annotated[list[str], Field(max_length=64)] | None = None
     selector: str | None = None
     max_draft_length: Annotated[int, Field(ge=0, le=2**16)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=86400)] | None = None
 
 
 class GenerationBody(Body):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -26,13 +26,15 @@ class StreamCutError(Exception):
 class EventStream(Response):
     """Sends `events`; the producer watches for the client's disconnect, so this does not."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         super().__init__()
         self._events = events
+        self._limits = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = [*_HEADERS, *self._limits]
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for written in self._events:
                 await send({"type": "http.response.body", "body": written, "more_body": True})
         except ClientGoneError:

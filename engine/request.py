@@ -82,7 +82,8 @@ class GenerationRequest:
     """One choice to generate. `sequence_id` is unique among live requests.
 
     `prompt_ids` has at least one token. `leader_id` names a request with the same prompt whose
-    prefill this one may wait for and share (the other choices of one call).
+    prefill this one may wait for and share (the other choices of one call). `weight` is the
+    tenant's share of a busy target, `kv_quota_tokens` what its sequences may hold together.
     """
 
     sequence_id: str
@@ -90,6 +91,8 @@ class GenerationRequest:
     max_tokens: int
     sampling: SamplingParams = field(default_factory=SamplingParams)
     tenant: str = "default"
+    weight: float = 1.0
+    kv_quota_tokens: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False

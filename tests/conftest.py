@@ -58,9 +58,19 @@ class App:
     state: Path
     process: subprocess.Popen[bytes]
 
+    @property
+    def key(self) -> str:
+        """The development tenant's."""
+        return (self.state / "development-key").read_text()
+
+    @property
+    def login(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
     def metric(self, name: str) -> float:
         """Sum over labels of one of our metrics."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        answer = httpx.get(f"{self.url}/metrics", headers=self.login, timeout=30)
+        lines = answer.raise_for_status().text.splitlines()
         found = [line for line in lines if re.match(rf"hedgerow:{name}[ {{]", line)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
@@ -108,7 +118,8 @@ def _start(config: Path, output: Path) -> App:
     """Runs the command; raises with what it printed if it does not come up."""
     port, state = _free_port(), output.with_name("state")
     environment = {**os.environ, "HEDGEROW_STATE": str(state)}
-    environment.pop("REDIS_URL", None)
+    for name in ("REDIS_URL", "HEDGEROW_TENANTS_REDIS_URL"):
+        environment.pop(name, None)
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)],
@@ -151,6 +162,6 @@ def app_url(app: App) -> str:
 
 
 @pytest.fixture(scope="session")
-def client(app_url: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{app_url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+def client(app: App) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{app.url}/v1", api_key=app.key, max_retries=0, timeout=120) as client:
         yield client

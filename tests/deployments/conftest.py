@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from cluster.config import ClusterConfig, Limits
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
+from cluster.limits.limiter import Limiter
+from cluster.limits.memory import MemoryLimiter
+from cluster.limits.usage import MemoryUsage
+from cluster.tenants.api_key import new_key
+from cluster.tenants.memory import MemoryTenants
+from cluster.tenants.tenant import Tenant
+from deployments.admission import Admission
+from deployments.authentication import Authentication
 from deployments.engine_thread import EngineThread
 from deployments.gateway import Gateway
 from deployments.http import build_http
@@ -208,12 +218,26 @@ class FakeTarget:
 
 @dataclass
 class Server:
-    """A running application with everything a test may look at."""
+    """A running application with everything a test may look at.
+
+    `client` has an operator's key, unless a test says otherwise.
+    """
 
     engine: FakeEngine
     target: FakeTarget
     gateway: Gateway
     client: httpx.AsyncClient
+    app: FastAPI
+    tenants: MemoryTenants
+    admission: Admission
+    usage: MemoryUsage
+
+    def login(self, tenant: Tenant) -> dict[str, str]:
+        """Headers with a new key of that tenant."""
+        self.tenants.put(tenant, self.tenants.tenants().get(tenant.name))
+        key = new_key()
+        self.tenants.add_key(tenant.name, key.key_id, key.digest, None)
+        return {"Authorization": f"Bearer {key.text}"}
 
     async def post(self, path: str, **body: object) -> httpx.Response:
         return await self.client.post(path, json={"model": "tiny", **body})
@@ -233,14 +257,25 @@ def serving(text: Text) -> Serving:
     """`async with serving(limits, **engine) as server`."""
 
     @asynccontextmanager
-    async def serve(limits: Limits | None = None, **engine: Any) -> AsyncIterator[Server]:
+    async def serve(
+        limits: Limits | None = None, limiter: Limiter | None = None, **engine: Any
+    ) -> AsyncIterator[Server]:
         fake = FakeEngine(text, **engine)
         target = FakeTarget(fake)
         gateway = Gateway(target, text, limits or Limits())
-        transport = httpx.ASGITransport(build_http(gateway), raise_app_exceptions=False)
+        tenants = MemoryTenants(time.monotonic)
+        authentication = Authentication(tenants)
+        usage = MemoryUsage()
+        admission = Admission(limiter or MemoryLimiter(time.monotonic), usage)
+        http = build_http(gateway, authentication, admission)
+        transport = httpx.ASGITransport(http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield Server(fake, target, gateway, client)
+            server = Server(fake, target, gateway, client, http, tenants, admission, usage)
+            client.headers.update(server.login(Tenant(name="tests", role="operator")))
+            yield server
         target.thread.stop()
         gateway.close()
+        authentication.close()
+        admission.close()
 
     return serve

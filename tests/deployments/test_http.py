@@ -570,7 +570,6 @@ def test_a_client_that_hangs_up_frees_its_sequences(serving: Any, stream: bool) 
 
 async def hang_up(server: Any, body: bytes) -> None:
     """One request whose client goes away as soon as the engine works on it."""
-    from deployments.http import build_http
 
     messages = iter([{"type": "http.request", "body": body}])
 
@@ -584,6 +583,7 @@ async def hang_up(server: Any, body: bytes) -> None:
     async def send(message: Any) -> None:
         assert not message.get("body", b"").endswith(b"[DONE]\n\n")
 
+    login = server.client.headers["Authorization"]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -591,9 +591,9 @@ async def hang_up(server: Any, body: bytes) -> None:
         "path": COMPLETIONS,
         "raw_path": COMPLETIONS.encode(),
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"authorization", login.encode())],
     }
-    await build_http(server.gateway)(scope, receive, send)
+    await server.app(scope, receive, send)
 
 
 def test_log_probabilities_name_tokens_and_bytes(serving: Any) -> None:

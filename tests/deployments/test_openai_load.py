@@ -46,7 +46,8 @@ def test_hanging_up_stops_the_work_and_frees_its_cache(app: Any, stream: bool) -
     before = app.metric("generation_tokens_total")
     body = {"model": MODEL, "prompt": "Count:", "max_tokens": 1500, "stream": stream, "n": 2}
     body["ignore_eos"] = True
-    with httpx.Client(timeout=httpx.Timeout(30, read=1.0 if not stream else 30)) as http:
+    timeout = httpx.Timeout(30, read=1.0 if not stream else 30)
+    with httpx.Client(timeout=timeout, headers=app.login) as http:
         if stream:
             with http.stream("POST", f"{app.url}/v1/completions", json=body) as answer:
                 next(answer.iter_lines())

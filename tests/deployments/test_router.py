@@ -296,7 +296,7 @@ def test_changes_to_drafters_outlive_the_router_and_a_store_that_forgets(router:
     assert isinstance(refused, DrafterChangeError)
     assert refused.kind == "conflict"
     assert Router({}).drafter_changes("fp") == first
-    client = router._stores._server()[0]
+    client = router._stores._client
     client.flushall()
     assert router.drafter_changes("fp") == first
     assert DrafterStore(client).read("fp") == first
