@@ -46,7 +46,8 @@ def build_app(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5.0,
     )(Router)
-    return ingress.bind(config, target.bind(config, router.bind(), hosts))
+    learnt = router.bind()
+    return ingress.bind(config, target.bind(config, learnt, hosts), learnt)
 
 
 def _host(section: HostSection) -> serve.Deployment:

@@ -16,12 +16,12 @@ from engine.text import Text
 
 
 class Ingress:
-    """`target` is the Serve handle of the deployment Target."""
+    """`target` and `router` are the Serve handles of these deployments."""
 
-    def __init__(self, config: Mapping[str, object], target: Any) -> None:
+    def __init__(self, config: Mapping[str, object], target: Any, router: Any) -> None:
         section = ClusterConfig.model_validate(config).target
         text = Text.load(resolve_model(section.model))
-        self._gateway = Gateway(HandleClient(target), text, IngressSettings().limits)
+        self._gateway = Gateway(HandleClient(target, router), text, IngressSettings().limits)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that serve.ingress() asks for
         return build_http(self._gateway)

@@ -6,9 +6,12 @@ read what all have counted. So it may end and start again at any time.
 
 from __future__ import annotations
 
+from cluster.statistics.health import StoreHealth
 from cluster.statistics.keys import Pool
 from cluster.statistics.store import StoreError
 from cluster.statistics.stores import Stores
+from deployments.metric_families import store_families
+from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.router_store import Operation, Unreachable
 
 
@@ -20,6 +23,7 @@ class Router:
 
     def __init__(self) -> None:
         self._stores = Stores()
+        self._export = ExportThread(lambda: store_families(self.health()), RayInstruments())
 
     def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
         """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""
@@ -29,6 +33,12 @@ class Router:
             return Unreachable(str(error))
         return result
 
+    def health(self) -> StoreHealth:
+        """Of the Redis; blocks for as long as its client waits."""
+        return self._stores.health()
+
     def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_export"):
+            self._export.stop()
         if hasattr(self, "_stores"):
             self._stores.close()

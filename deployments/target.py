@@ -15,6 +15,8 @@ from deployments.engine_thread import EngineThread
 from deployments.hosts import Hosts
 from deployments.identity import identity_of
 from deployments.latencies import Latencies, Stopwatch
+from deployments.metric_families import Family, target_families
+from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
 from deployments.selectors import Selectors
@@ -61,6 +63,7 @@ class Target:
         self._thread = EngineThread(self._engine)
         self._sharing = Sharing(self._config, router, self._thread)
         self._sharing.start(self._selectors.shared)
+        self._export = ExportThread(self._families, RayInstruments())
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Applies new settings between two rounds; wrong ones are refused and change nothing."""
@@ -82,10 +85,17 @@ class Target:
         engine = await self._thread.run(self._engine.counters)
         return TargetCounters(engine, self._latencies, self._sharing.counters)
 
+    def _families(self) -> list[Family]:
+        """From another thread than Serve's."""
+        engine = self._thread.call(self._engine.counters)
+        return target_families(TargetCounters(engine, self._latencies, self._sharing.counters))
+
     async def check_health(self) -> None:
         self._thread.check()
 
     def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_export"):
+            self._export.stop()
         if hasattr(self, "_sharing"):
             self._sharing.stop()
 

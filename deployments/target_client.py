@@ -1,10 +1,11 @@
-"""The ingress's view of the target: three calls, over a Serve handle."""
+"""The ingress's view of the target, and of the router: calls over Serve handles."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from cluster.statistics.health import StoreHealth
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.target_counters import TargetCounters
@@ -20,6 +21,10 @@ class TargetClient(Protocol):
         """Of every replica."""
         ...
 
+    async def store_health(self) -> StoreHealth:
+        """Of the statistics' Redis, as the router sees it."""
+        ...
+
     def generate(
         self, requests: Sequence[GenerationRequest]
     ) -> AsyncGenerator[list[Emission], None]:
@@ -28,10 +33,11 @@ class TargetClient(Protocol):
 
 
 class HandleClient:
-    """Over the handle of the deployment Target."""
+    """Over the handles of the deployments Target and Router."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, router: Any) -> None:
         self._handle = handle
+        self._router = router
 
     async def describe(self) -> ModelCard:
         card: ModelCard = await self._handle.describe.remote()
@@ -41,6 +47,10 @@ class HandleClient:
         response = self._handle.broadcast("counters")
         found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
         return found
+
+    async def store_health(self) -> StoreHealth:
+        health: StoreHealth = await self._router.health.remote()
+        return health
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

@@ -12,6 +12,7 @@ from redis import Redis, RedisError
 
 from cluster.embedded_redis import EmbeddedRedis, EmbeddedRedisError, state_folder
 from cluster.statistics.client import connect
+from cluster.statistics.health import StoreHealth, read_health
 from cluster.statistics.keys import Pool
 from cluster.statistics.redis_store import RedisStore
 from cluster.statistics.store import StoreError
@@ -50,6 +51,11 @@ class Stores:
         if pool not in stores:
             stores[pool] = RedisStore(client, pool)
         return stores[pool]
+
+    def health(self) -> StoreHealth:
+        """Asks the server; bounded by the client's timeouts."""
+        connected = self._connected
+        return StoreHealth() if connected is None else read_health(connected[0])
 
     def close(self) -> None:
         """Ends the private server, its data kept."""

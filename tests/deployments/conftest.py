@@ -16,6 +16,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from cluster.config import Limits
+from cluster.statistics.health import StoreHealth
 from deployments.engine_thread import EngineThread
 from deployments.gateway import Gateway
 from deployments.http import build_http
@@ -172,6 +173,9 @@ class FakeTarget:
             drafter_states={"lookup": "ready", "far": "resting"},
         )
         return [TargetCounters(engine, Latencies())] * 2
+
+    async def store_health(self) -> StoreHealth:
+        return StoreHealth(True, 1000, 4000)
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

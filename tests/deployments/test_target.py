@@ -309,10 +309,10 @@ def test_a_round_of_several_tokens_is_that_many_equal_waits() -> None:
     stopwatch = Stopwatch(latencies, 10.0)
     stopwatch.note([Emission("a", (1,), "x")], 10.5)
     stopwatch.note([Emission("a", (1, 2, 3), "x", finish_reason="stop")], 11.1)
-    assert latencies.first_token.sum_s == pytest.approx(0.5)
+    assert latencies.first_token.total == pytest.approx(0.5)
     assert sum(latencies.between_tokens.counts) == 3
-    assert latencies.between_tokens.sum_s == pytest.approx(0.6)
-    assert latencies.whole_request.sum_s == pytest.approx(1.1)
+    assert latencies.between_tokens.total == pytest.approx(0.6)
+    assert latencies.whole_request.total == pytest.approx(1.1)
     assert latencies.num_finished == {"stop": 1}
 
 
