@@ -47,7 +47,7 @@ def build_app(args: dict[str, Any]) -> Application:
     )(Router)
     owner = router.bind(config)
     hosts = {host.name: _host(host).bind(config, host.name, owner) for host in cluster.hosts}
-    return ingress.bind(config, target.bind(config, owner, hosts))
+    return ingress.bind(config, target.bind(config, owner, hosts), owner)
 
 
 def _host(section: HostSection) -> serve.Deployment:

@@ -16,6 +16,7 @@ from cluster.config import Limits
 from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
 from deployments.errors import ApiError, invalid
+from deployments.metric_families import Family, store_families, target_families
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import chat_prompt, check_prompts, completion_prompts
@@ -63,6 +64,16 @@ class Gateway:
             return await self.target.counters()
         except Exception:
             return []
+
+    async def metrics(self) -> list[Family]:
+        """Of every replica that answers."""
+        targets = await self.counters()
+        found = [family for target in targets for family in target_families(target)]
+        try:
+            health = await asyncio.wait_for(self.target.store_health(), CONTROL_TIMEOUT_S)
+        except Exception:
+            return found
+        return [*found, *store_families(health)]
 
     async def chat_call(self, body: ChatBody, tenant: Tenant) -> Call:
         card = await self._card_for(body.model)

@@ -83,8 +83,8 @@ class Routes:
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
-        counters = await self._gateway.counters()
-        return Response(render_metrics(counters), media_type=CONTENT_TYPE)
+        families = await self._gateway.metrics()
+        return Response(render_metrics(families), media_type=CONTENT_TYPE)
 
 
 def _model(card: ModelCard) -> Json:

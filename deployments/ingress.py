@@ -24,15 +24,15 @@ from engine.text import Text
 
 
 class Ingress:
-    """`target` is the Serve handle of the deployment Target.
+    """`target` and `router` are the Serve handles of these deployments.
 
     Raises UrlError if the address of the tenants' Redis cannot be used.
     """
 
-    def __init__(self, config: Mapping[str, object], target: Any) -> None:
+    def __init__(self, config: Mapping[str, object], target: Any, router: Any) -> None:
         section = ClusterConfig.model_validate(config).target
         text = Text.load(resolve_model(section.model))
-        self._gateway = Gateway(HandleClient(target), text, IngressSettings().limits)
+        self._gateway = Gateway(HandleClient(target, router), text, IngressSettings().limits)
         self._redis = RedisConnection(tenants_url(), os.environ, "tenants")
         client = lambda: self._redis.client  # noqa: E731
         self._authentication = Authentication(RedisTenants(client))

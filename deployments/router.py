@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from cluster.config import ClusterConfig
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
 from cluster.statistics.drafter_store import DrafterStore
+from cluster.statistics.health import StoreHealth
 from cluster.statistics.keys import Pool
 from cluster.statistics.store import StoreError
 from cluster.statistics.stores import Stores
+from deployments.metric_families import store_families
+from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.router_store import Operation, Unreachable
 
 _MAX_TRIES = 16  # of a change, while others change the same document
@@ -30,6 +33,7 @@ class Router:
         self._config = ClusterConfig.model_validate(config)
         self._latest: dict[str, DrafterChanges] = {}
         self._stores = Stores()
+        self._export = ExportThread(lambda: store_families(self.health()), RayInstruments())
 
     def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
         """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""
@@ -74,6 +78,12 @@ class Router:
         self._latest[model] = found
         return found
 
+    def health(self) -> StoreHealth:
+        """Of the Redis; blocks for as long as its client waits."""
+        return self._stores.health()
+
     def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_export"):
+            self._export.stop()
         if hasattr(self, "_stores"):
             self._stores.close()

@@ -20,6 +20,8 @@ from deployments.hosts import Hosts
 from deployments.identity import identity_of
 from deployments.latencies import Latencies, Stopwatch
 from deployments.live_drafters import engine_config
+from deployments.metric_families import Family, target_families
+from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
 from deployments.router_store import Unreachable
@@ -72,6 +74,7 @@ class Target:
         self._sharing.start(self._selectors.shared)
         self._changer = DrafterChanger(router, fingerprint(target.folder))
         self._watch = DrafterWatch(self._changer, self._drafters.follow)
+        self._export = ExportThread(self._families, RayInstruments())
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Applies new settings between two rounds; wrong ones are refused and change nothing."""
@@ -115,12 +118,22 @@ class Target:
         sharing = self._sharing.counters
         return TargetCounters(engine, self._latencies, sharing, self._drafters.notes)
 
+    def _families(self) -> list[Family]:
+        """From another thread than Serve's."""
+        engine = self._thread.call(self._engine.counters)
+        found = TargetCounters(
+            engine, self._latencies, self._sharing.counters, self._drafters.notes
+        )
+        return target_families(found)
+
     async def check_health(self) -> None:
         self._thread.check()
 
     def __del__(self) -> None:  # the name that Serve calls in the end
         if hasattr(self, "_watch"):
             self._watch.stop()
+        if hasattr(self, "_export"):
+            self._export.stop()
         if hasattr(self, "_sharing"):
             self._sharing.stop()
 

@@ -1,4 +1,4 @@
-"""The ingress's view of the target: four calls, over a Serve handle."""
+"""The ingress's view of the target, and of the router: calls over Serve handles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from cluster.drafter_changes import DrafterChange, DrafterChangeError
+from cluster.statistics.health import StoreHealth
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.router_store import Unreachable
@@ -26,6 +27,9 @@ class TargetClient(Protocol):
         self, change: DrafterChange
     ) -> DrafterChangeError | Unreachable | None:
         """What is wrong with the change; None if it is done."""
+
+    async def store_health(self) -> StoreHealth:
+        """Of the statistics' Redis, as the router sees it."""
         ...
 
     def generate(
@@ -36,10 +40,11 @@ class TargetClient(Protocol):
 
 
 class HandleClient:
-    """Over the handle of the deployment Target."""
+    """Over the handles of the deployments Target and Router."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, router: Any) -> None:
         self._handle = handle
+        self._router = router
 
     async def describe(self) -> ModelCard:
         card: ModelCard = await self._handle.describe.remote()
@@ -57,6 +62,10 @@ class HandleClient:
             change
         )
         return wrong
+
+    async def store_health(self) -> StoreHealth:
+        health: StoreHealth = await self._router.health.remote()
+        return health
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

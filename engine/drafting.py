@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.counters import DrafterState
+from engine.counters import DrafterHindsight, DrafterState
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
 from engine.feedback import Feedback, score_request
 from engine.guarded_drafter import GuardedDrafter
@@ -51,6 +51,10 @@ class Drafting:
     @property
     def states(self) -> dict[str, DrafterState]:
         return {name: drafter.state for name, drafter in self._drafters.items()}
+
+    @property
+    def hindsight(self) -> dict[str, DrafterHindsight]:
+        return self._feedback.hindsight
 
     def use_drafters(self, drafters: Sequence[Drafter]) -> None:
         """These from now on. One that was there, being the same object, stays as it is; whatever

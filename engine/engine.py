@@ -22,7 +22,7 @@ from engine.runner import Extension, Logits, ModelRunner
 from engine.sampling import log_probs_of
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence as LiveSequence
-from engine.usage import Usage
+from engine.usage import EngineUsage
 from engine.verification import verify
 from policies.cost_model import CostModel
 from policies.selector import Load, Selector
@@ -66,7 +66,7 @@ class Engine:
         self.costs = CostModel()
         self._drafting = Drafting(drafters, runner.vocab_size, self.costs)
         self._live: dict[str, LiveSequence] = {}
-        self._usage = Usage()
+        self._usage = EngineUsage()
         self._num_prompt_tokens = self._num_cached_tokens = self._num_finished = 0
 
     @property
@@ -142,13 +142,16 @@ class Engine:
             num_kv_blocks_used=self._pool.num_used,
             num_prompt_tokens=self._num_prompt_tokens,
             num_cached_tokens=self._num_cached_tokens,
-            num_emitted_tokens=self._usage.num_emitted_tokens,
-            num_rounds=self._usage.num_rounds,
+            num_emitted_tokens=self._usage.total.num_emitted_tokens,
+            num_rounds=self._usage.total.num_rounds,
             num_preemptions=self._scheduler.num_preemptions,
             num_requests_finished=self._num_finished,
-            per_drafter=self._usage.snapshot().per_drafter,
+            per_drafter=self._usage.total.snapshot().per_drafter,
             num_drafter_failures=self._drafting.num_failures,
             drafter_states=self._drafting.states,
+            per_tenant=self._usage.per_tenant,
+            num_accepted_at=self._usage.num_accepted_at,
+            hindsight=self._drafting.hindsight,
         )
 
     def check_integrity(self) -> None:
@@ -226,8 +229,9 @@ class Engine:
         if step.decodes:
             is_cut = num_kept < len(emitted) and num_accepted < len(step.draft)
             self._drafting.note(step, num_accepted, is_cut)
-        for usage in (sequence.usage, self._usage):
-            usage.add(step.drafter, len(step.draft), num_accepted, num_kept)
+        round_ = (step.drafter, len(step.draft), num_accepted, num_kept)
+        sequence.usage.add(*round_)
+        self._usage.add(sequence.request.tenant, *round_)
         self._scheduler.trim(sequence)
         self._scheduler.publish(sequence)
         log_probs = self._log_probs(sequence, logits, first_row, base)

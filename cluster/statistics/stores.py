@@ -9,6 +9,7 @@ from redis import Redis
 
 from cluster.redis_connection import NoServerError, RedisConnection
 from cluster.statistics.drafter_store import DrafterStore
+from cluster.statistics.health import StoreHealth, read_health
 from cluster.statistics.keys import Pool
 from cluster.statistics.redis_store import RedisStore
 from cluster.statistics.store import StoreError
@@ -41,6 +42,13 @@ class Stores:
             return self._connection.client
         except NoServerError as error:
             raise StoreError(str(error)) from error
+
+    def health(self) -> StoreHealth:
+        """Asks the server; bounded by the client's timeouts."""
+        try:
+            return read_health(self._connection.client)
+        except NoServerError:
+            return StoreHealth()
 
     def close(self) -> None:
         """Ends the private server, its data kept."""

@@ -22,6 +22,7 @@ from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterCh
 from cluster.limits.limiter import Limiter
 from cluster.limits.memory import MemoryLimiter
 from cluster.limits.usage import MemoryUsage
+from cluster.statistics.health import StoreHealth
 from cluster.tenants.api_key import new_key
 from cluster.tenants.memory import MemoryTenants
 from cluster.tenants.tenant import Tenant
@@ -202,6 +203,9 @@ class FakeTarget:
             drafter.name: DrafterNote("failed", "no such folder") for drafter in self.changes.added
         }
         return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
+
+    async def store_health(self) -> StoreHealth:
+        return StoreHealth(True, 1000, 4000)
 
     async def generate(
         self, requests: Sequence[GenerationRequest]

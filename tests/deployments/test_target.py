@@ -64,7 +64,7 @@ def test_each_host_is_a_deployment_with_its_resources_for_the_target_to_find() -
     resources = {"num_gpus": 1.0, "num_cpus": 2.0, "resources": {"fast": 1.0}}
     hosts = [{"name": "code", "num_replicas": 3, **resources}, {"name": "math"}]
     application: Any = build_app({"drafters": drafters, "hosts": hosts})
-    _, target = application._bound_deployment.init_args
+    _, target, _ = application._bound_deployment.init_args
     config, router, found = target._bound_deployment.init_args
     deployments = {name: host._bound_deployment for name, host in found.items()}
     assert {d.name for d in deployments.values()} == {"Drafter-code", "Drafter-math"}
@@ -325,10 +325,10 @@ def test_a_round_of_several_tokens_is_that_many_equal_waits() -> None:
     stopwatch = Stopwatch(latencies, 10.0)
     stopwatch.note([Emission("a", (1,), "x")], 10.5)
     stopwatch.note([Emission("a", (1, 2, 3), "x", finish_reason="stop")], 11.1)
-    assert latencies.first_token.sum_s == pytest.approx(0.5)
+    assert latencies.first_token.total == pytest.approx(0.5)
     assert sum(latencies.between_tokens.counts) == 3
-    assert latencies.between_tokens.sum_s == pytest.approx(0.6)
-    assert latencies.whole_request.sum_s == pytest.approx(1.1)
+    assert latencies.between_tokens.total == pytest.approx(0.6)
+    assert latencies.whole_request.total == pytest.approx(1.1)
     assert latencies.num_finished == {"stop": 1}
 
 
