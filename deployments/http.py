@@ -46,7 +46,7 @@ class Routes:
     async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
         rounds = await self._gateway.start(answer.call, request)
         if body.stream:
-            return EventStream(answer.events(rounds))
+            return EventStream(answer.events(rounds), self._gateway.slow_client_timeout_s)
         async for emissions in rounds:
             answer.add(emissions)
         return JSONResponse(answer.whole())

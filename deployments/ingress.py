@@ -27,4 +27,4 @@ class Ingress:
         return build_http(self._gateway)
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        self._gateway.limits = IngressSettings.model_validate(user_config).limits
+        self._gateway.apply(IngressSettings.model_validate(user_config))

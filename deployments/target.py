@@ -25,6 +25,9 @@ from engine.errors import CapacityError, InvalidRequestError
 from engine.model_files import resolve_model
 from engine.request import Emission, GenerationRequest, SpeculationOptions
 
+PULSE_S = 1.0
+"""How often who waits for a target hears of it; an ingress takes a longer silence for its end."""
+
 
 class Target:
     """Serves `config["target"]` with `config["drafters"]`; loads for seconds, then answers.
@@ -58,7 +61,7 @@ class Target:
         longest = {drafter.name: drafter.max_draft_length for drafter in self._config.drafters}
         self._selectors = Selectors(longest, self._engine.costs)
         self._engine.use_selectors(*self._selectors.build(self._settings))
-        self._thread = EngineThread(self._engine)
+        self._thread = EngineThread(self._engine, PULSE_S)
         self._sharing = Sharing(self._config, router, self._thread)
         self._sharing.start(self._selectors.shared)
 
@@ -92,7 +95,10 @@ class Target:
     async def generate(
         self, requests: Sequence[GenerationRequest]
     ) -> AsyncGenerator[list[Emission] | Refusal, None]:
-        """One item per round, with the emissions of all `requests`; or one refusal alone."""
+        """One item per round, with the emissions of all `requests`; or one refusal alone.
+
+        An item without emissions says that the requests are taken, and later that they are alive.
+        """
         stopwatch = Stopwatch(self._latencies, time.monotonic())
         rounds = self._thread.generate(requests)
         try:

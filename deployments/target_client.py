@@ -1,4 +1,4 @@
-"""The ingress's view of the target: three calls, over a Serve handle."""
+"""The ingress's view of the targets: a few calls, over a Serve handle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.route import ANYWHERE, SUSPICION, Route
 from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest
 
@@ -21,9 +22,16 @@ class TargetClient(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
-        """Closing it stops the work. Raises RefusedError first if the target takes none of it."""
+        """Closing it stops the work. Raises RefusedError first if the target takes none of it.
+
+        An item may be empty: the target has the requests, and is alive.
+        """
+        ...
+
+    def suspect(self, route: Route) -> None:
+        """The target at the end of `route` did not answer: others are tried before it."""
         ...
 
 
@@ -42,10 +50,14 @@ class HandleClient:
         found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
         return found
 
+    def suspect(self, route: Route) -> None:
+        SUSPICION.note(route.session_id)
+
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
-        response = self._handle.options(stream=True).generate.remote(list(requests))
+        handle = self._handle.options(stream=True, session_id=route.session_id)
+        response = handle.generate.remote(list(requests))
         is_complete = False
         try:
             async for item in response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ import httpx
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import Limits
+from cluster.config import Limits, Resume
 from deployments.engine_thread import EngineThread
 from deployments.gateway import Gateway
 from deployments.http import build_http
 from deployments.latencies import Latencies
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.route import ANYWHERE, Route
 from deployments.target_counters import TargetCounters
 from engine.counters import EngineCounters
 from engine.errors import CapacityError
@@ -72,6 +74,7 @@ class FakeEngine:
     capacity: int = 8
     tokens_per_round: int = 3
     fails_at_round: int | None = None
+    seconds_per_round: float = 0.0
     num_rounds: int = 0
     live: dict[str, tuple[GenerationRequest, int]] = field(default_factory=dict)
     seen: list[GenerationRequest] = field(default_factory=list)
@@ -81,7 +84,11 @@ class FakeEngine:
         if len(self.live) >= self.capacity:
             raise CapacityError("queue", len(self.live) + 1, self.capacity)
         self.seen.append(request)
-        self.live[request.sequence_id] = (request, 0)
+        self.live[request.sequence_id] = (request, len(request.emitted_ids))
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None:
+        if len(self.live) + num_coming >= self.capacity:
+            raise CapacityError("queue", len(self.live) + 1, self.capacity)
 
     def cancel(self, sequence_id: str) -> None:
         if self.live.pop(sequence_id, None):
@@ -93,6 +100,7 @@ class FakeEngine:
 
     def step(self) -> list[Emission]:
         self.num_rounds += 1
+        time.sleep(self.seconds_per_round)
         if self.num_rounds == self.fails_at_round:
             raise RuntimeError("out of memory")
         return [self._advance(*item) for item in list(self.live.values())]
@@ -146,8 +154,9 @@ class FakeTarget:
     """The target's side of the handle, in this process."""
 
     def __init__(self, engine: FakeEngine) -> None:
-        self.thread = EngineThread(engine)
+        self.thread = EngineThread(engine, pulse_s=1.0)
         self.is_loaded = True
+        self.suspected: list[Route] = []
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
@@ -173,8 +182,11 @@ class FakeTarget:
         )
         return [TargetCounters(engine, Latencies())] * 2
 
+    def suspect(self, route: Route) -> None:
+        self.suspected.append(route)
+
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
         rounds = self.thread.generate(requests)
         try:
@@ -216,7 +228,7 @@ def serving(text: Text) -> Serving:
     async def serve(limits: Limits | None = None, **engine: Any) -> AsyncIterator[Server]:
         fake = FakeEngine(text, **engine)
         target = FakeTarget(fake)
-        gateway = Gateway(target, text, limits or Limits())
+        gateway = Gateway(target, text, limits or Limits(), Resume(max_losses=0))
         transport = httpx.ASGITransport(build_http(gateway), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Server(fake, target, gateway, client)
