@@ -17,8 +17,8 @@ PROMPT_TOKEN_COST = 1.0
 OUTPUT_TOKEN_COST = 2.0
 """The paper's; a prompt's tokens are charged unless the prefix cache had them, drafts never."""
 
-MAX_ACCOUNTS = 4096
-"""Tenants with nothing to do are remembered up to here; then those that had least are forgotten."""
+MAX_IDLE = 4096
+"""So many tenants with nothing to do are remembered; then the half that had least is forgotten."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,8 @@ class FairQueue:
     """The waiting sequences of all tenants, and what each tenant has had so far."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, _Account] = {}  # of tenants with something waiting or running
+        self._idle: dict[str, _Account] = {}
         self._num_arrivals = 0
         self._num_waiting = 0
         self._last = _Account()  # whose last waiting sequence was taken latest
@@ -58,7 +59,7 @@ class FairQueue:
     @property
     def weights(self) -> dict[str, float]:
         """Of the tenants that have something waiting or running."""
-        return {name: a.weight for name, a in self._accounts.items() if a.num_live}
+        return {name: account.weight for name, account in self._accounts.items()}
 
     @property
     def next_tenant(self) -> str | None:
@@ -81,7 +82,11 @@ class FairQueue:
         """A new sequence waits; its request's weight is its tenant's from now on."""
         self._num_arrivals += 1
         sequence.arrival = self._num_arrivals
-        account = self._account(sequence)
+        tenant = sequence.request.tenant
+        if tenant not in self._accounts:
+            known = tenant in self._idle
+            self._accounts[tenant] = self._idle.pop(tenant) if known else _Account()
+        account = self._accounts[tenant]
         account.weight = sequence.request.weight
         account.num_live += 1
         self._insert(account, sequence)
@@ -104,8 +109,12 @@ class FairQueue:
         if sequence in account.waiting:
             self.take(sequence)
         account.num_live -= 1
-        if len(self._accounts) > MAX_ACCOUNTS:
-            self._forget_one()
+        if not account.num_live:
+            tenant = sequence.request.tenant
+            self._idle[tenant] = self._accounts.pop(tenant)
+        if len(self._idle) > MAX_IDLE:
+            by_counter = sorted(self._idle.items(), key=lambda item: item[1].counter)
+            self._idle = dict(by_counter[MAX_IDLE // 2 :])
 
     def charge(self, sequence: Sequence, cost: float) -> None:
         """Work that was done for the sequence's tenant."""
@@ -128,7 +137,7 @@ class FairQueue:
         return sorted(waiting, key=lambda account: account.turn)
 
     def _account(self, sequence: Sequence) -> _Account:
-        return self._accounts.setdefault(sequence.request.tenant, _Account())
+        return self._accounts[sequence.request.tenant]
 
     def _insert(self, account: _Account, sequence: Sequence) -> None:
         if not account.waiting:
@@ -137,8 +146,3 @@ class FairQueue:
             account.counter = max(account.counter, floor)
         bisect.insort(account.waiting, sequence, key=_order)
         self._num_waiting += 1
-
-    def _forget_one(self) -> None:
-        idle = [(a.counter, name) for name, a in self._accounts.items() if not a.num_live]
-        if idle:
-            del self._accounts[min(idle)[1]]

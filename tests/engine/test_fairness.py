@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_rounds import BLOCK_SIZE, Rounds, sequence
 
-from engine.fair_queue import MAX_ACCOUNTS, OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
+from engine.fair_queue import MAX_IDLE, OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
 from engine.fair_share import divide
 from engine.sequence import Sequence
 
@@ -246,11 +246,11 @@ def test_a_full_queue_still_has_a_place_for_another_tenant(capacity: int) -> Non
 
 def test_tenants_with_nothing_to_do_are_forgotten_in_the_end() -> None:
     queue = FairQueue()
-    for i in range(MAX_ACCOUNTS + 50):
+    for i in range(MAX_IDLE + 50):
         added = sequence(f"{i}", 1, tenant=f"{i}")
         queue.add(added)
         queue.take(added)
         queue.charge(added, 5.0)
         queue.leave(added)
-    assert len(queue._accounts) <= MAX_ACCOUNTS
+    assert len(queue._idle) <= MAX_IDLE
     assert not queue.weights
