@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
-	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces \
+	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
+	bench-fairness bench-session-routing bench-slow-readers \
 	train-drafters evaluate-drafters render clean
 
 install: $(STAMP)
@@ -42,7 +43,20 @@ check: install
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_docs.py
 
 prove: install
+	HEDGEROW_TRACES=$(if $(QUICK),200,2000) $(BIN)/python -m pytest -q tests/engine/test_traces.py
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
+
+chaos: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(BIN)/python -m benchmarks.chaos
+
+bench-fairness: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.fairness
+
+bench-slow-readers: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.slow_readers
+
+bench-session-routing: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.session_routing
 
 prove-statistics: install
 	HEDGEROW_EXAMPLES=$(if $(QUICK),1000,10000) $(BIN)/python -m pytest -q tests/cluster/statistics/test_interleavings.py

@@ -307,10 +307,25 @@ class Limits(Section):
     request_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
 
 
+class Resume(Section):
+    """When an answer goes on at another target, and how far a slow client may fall behind.
+
+    A target that is silent for `stall_timeout_s` is given up; after `max_losses` targets a request
+    fails. While `max_buffered_tokens` of an answer wait for its client, no more are decoded; a
+    client that takes nothing for `slow_client_timeout_s` is cut off.
+    """
+
+    stall_timeout_s: Annotated[float, Field(ge=3, le=3600, allow_inf_nan=False)] = 15.0
+    max_losses: Annotated[int, Field(ge=0, le=1000)] = 5
+    max_buffered_tokens: Annotated[int, Field(ge=1, le=2**20)] = 512
+    slow_client_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 60.0
+
+
 class IngressSettings(Section):
     """`user_config` of the deployment Ingress."""
 
     limits: Limits = Limits()
+    resume: Resume = Resume()
 
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {

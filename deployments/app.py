@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from cluster.config import ClusterConfig, HostSection
 from cluster.yaml_file import read_yaml
@@ -17,6 +18,11 @@ from deployments.target import Target
 
 MAX_ONGOING_REQUESTS = 4096
 """Of each replica: the engine's queue and the limits say no first, and say it in OpenAI's shape."""
+
+SESSION_ROUTING: dict[str, Any] = {
+    "request_router_class": "deployments.session_router.SessionRouter",
+    "request_router_kwargs": {"num_fallback_replicas": 63},
+}
 
 CONFIG_FILE = Path(__file__).parents[1] / "ray_config.yaml"
 
@@ -29,9 +35,10 @@ def build_app(args: dict[str, Any]) -> Application:
         name="Target",
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0.5},  # what Ray books, so that one core is enough
+        request_router_config=RequestRouterConfig(**SESSION_ROUTING),
         health_check_period_s=2.0,
         health_check_timeout_s=30.0,
-        graceful_shutdown_timeout_s=5.0,
+        graceful_shutdown_timeout_s=5.0,  # then its streams go on elsewhere
     )(Target)
     ingress = serve.deployment(
         name="Ingress",

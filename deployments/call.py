@@ -12,6 +12,7 @@ from deployments.errors import invalid
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import too_long
+from deployments.route import beginning_of, session_of
 from engine.noise import choice_seed
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
 
@@ -20,13 +21,14 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`requests[p * num_choices + c]` is choice c of prompt p."""
+    """`requests[p * num_choices + c]` is choice c of prompt p; `session` its conversation."""
 
     call_id: str
     created_s: int
     card: ModelCard
     num_choices: int
     requests: tuple[GenerationRequest, ...]
+    session: str = ""
 
     @property
     def index(self) -> dict[str, int]:
@@ -63,9 +65,18 @@ def build_call(
                     ignore_eos=bool(body.ignore_eos),
                     speculation=_speculation(body),
                     leader_id=leader_id if choice else None,
+                    priority=body.priority or 0,
                 )
             )
-    return Call(call_id, int(time.time()), card, body.num_choices, tuple(requests))
+    session = session_of(requests[0].tenant, _conversation(body, prompts))
+    return Call(call_id, int(time.time()), card, body.num_choices, tuple(requests), session)
+
+
+def _conversation(body: GenerationBody, prompts: Sequence[Sequence[int]]) -> Sequence[object]:
+    """What stays as a conversation goes on: the client's own key, else how it began."""
+    if body.prompt_cache_key is not None:
+        return ["key", body.prompt_cache_key]
+    return ["text", *(body.beginning if isinstance(body, ChatBody) else beginning_of(prompts[0]))]
 
 
 def _max_tokens(body: GenerationBody, num_prompt_tokens: int, max_sequence_length: int) -> int:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from cluster.config import Limits
+from cluster.config import IngressSettings, Limits, Resume
 from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
 from deployments.errors import ApiError, invalid
@@ -21,6 +21,8 @@ from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import chat_prompt, check_prompts, completion_prompts
 from deployments.refusal import RefusedError
+from deployments.resume import ResumingClient
+from deployments.route import Route
 from deployments.target_client import CONTROL_TIMEOUT_S, TargetClient
 from deployments.target_counters import TargetCounters
 from deployments.watch import watched
@@ -33,14 +35,25 @@ Rounds = AsyncGenerator[Sequence[Emission], None]
 
 
 class Gateway:
-    """`limits` may be replaced at any time; a request keeps those it started with."""
+    """Its settings may be replaced at any time; a request keeps those it started with."""
 
-    def __init__(self, target: TargetClient, text: Text, limits: Limits) -> None:
+    def __init__(
+        self, target: TargetClient, text: Text, limits: Limits, resume: Resume | None = None
+    ) -> None:
         self.target = target
+        self._answers = ResumingClient(target, resume or Resume())
         self.text = text
         self.limits = limits
         self._card: ModelCard | None = None
         self._threads = ThreadPoolExecutor(NUM_TOKENIZER_THREADS, "tokenizer")
+
+    def apply(self, settings: IngressSettings) -> None:
+        self.limits = settings.limits
+        self._answers.settings = settings.resume
+
+    @property
+    def slow_client_timeout_s(self) -> float:
+        return self._answers.settings.slow_client_timeout_s
 
     def close(self) -> None:
         self._threads.shutdown(wait=False)
@@ -96,7 +109,9 @@ class Gateway:
 
     async def start(self, call: Call, request: Request, timeout_s: float) -> Rounds:
         """The rounds of `call`; returns when the target has taken it, raises if it refuses."""
-        rounds = watched(self.target.generate(call.requests), request, timeout_s)
+        rounds = watched(
+            self._answers.generate(call.requests, Route(call.session)), request, timeout_s
+        )
         try:
             first = await anext(rounds)
         except RefusedError as error:

@@ -61,7 +61,9 @@ class Routes:
             raise
         rounds = _then(rounds, lambda: permit.end(answer.spent))
         if body.stream:
-            return EventStream(answer.events(rounds), permit.headers)
+            return EventStream(
+                answer.events(rounds), permit.headers, self._gateway.slow_client_timeout_s
+            )
         async with aclosing(rounds):
             async for emissions in rounds:
                 answer.add(emissions)

@@ -42,7 +42,7 @@ class Ingress:
         return build_http(self._gateway, self._authentication, self._admission)
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        self._gateway.limits = IngressSettings.model_validate(user_config).limits
+        self._gateway.apply(IngressSettings.model_validate(user_config))
 
     def __del__(self) -> None:  # the name that Serve calls in the end
         if hasattr(self, "_admission"):

@@ -113,6 +113,8 @@ class GenerationBody(Body):
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
     user: str | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=1000)] | None = None
     hedgerow: SpeculationBody | None = None
 
     @property
@@ -158,6 +160,12 @@ class ChatBody(GenerationBody):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def beginning(self) -> list[str]:
+        """The system's words and the user's first."""
+        first = next((i for i, each in enumerate(self.messages) if each.role == "user"), 0)
+        return [f"{each.role}: {each.text}" for each in self.messages[: first + 1]]
 
 
 class CompletionBody(GenerationBody):

@@ -36,6 +36,8 @@ from engine.request import Emission, GenerationRequest, SpeculationOptions
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+PULSE_S = 1.0
+"""How often who waits for a target hears of it; an ingress takes a longer silence for its end."""
 
 
 class Target:
@@ -69,7 +71,7 @@ class Target:
         self._settings = TargetSettings()
         self._selectors = Selectors(_longest(self._drafters.first), self._engine.costs)
         self._engine.use_selectors(*self._selectors.build(self._settings))
-        self._thread = EngineThread(self._engine)
+        self._thread = EngineThread(self._engine, PULSE_S)
         self._sharing = Sharing(self._config, router, self._thread)
         self._sharing.start(self._selectors.shared)
         self._changer = DrafterChanger(router, fingerprint(target.folder))
@@ -140,7 +142,10 @@ class Target:
     async def generate(
         self, requests: Sequence[GenerationRequest]
     ) -> AsyncGenerator[list[Emission] | Refusal, None]:
-        """One item per round, with the emissions of all `requests`; or one refusal alone."""
+        """One item per round, with the emissions of all `requests`; or one refusal alone.
+
+        An item without emissions says that the requests are taken, and later that they are alive.
+        """
         stopwatch = Stopwatch(self._latencies, time.monotonic())
         rounds = self._thread.generate(requests)
         try:

@@ -9,6 +9,7 @@ from cluster.drafter_changes import DrafterChange, DrafterChangeError
 from cluster.statistics.health import StoreHealth
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.route import ANYWHERE, SUSPICION, Route
 from deployments.router_store import Unreachable
 from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest
@@ -16,7 +17,26 @@ from engine.request import Emission, GenerationRequest
 CONTROL_TIMEOUT_S = 5.0
 
 
-class TargetClient(Protocol):
+class AnswerSource(Protocol):
+    """Targets, as far as answers come from them."""
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
+    ) -> AsyncGenerator[list[Emission], None]:
+        """Closing it stops the work. Raises RefusedError first if the target takes none of it.
+
+        An item may be empty: the target has the requests, and is alive.
+        """
+        ...
+
+    def suspect(self, route: Route) -> None:
+        """The target at the end of `route` did not answer: others are tried before it."""
+        ...
+
+
+class TargetClient(AnswerSource, Protocol):
+    """Every call may fail while a target is away."""
+
     async def describe(self) -> ModelCard: ...
 
     async def counters(self) -> list[TargetCounters]:
@@ -27,15 +47,10 @@ class TargetClient(Protocol):
         self, change: DrafterChange
     ) -> DrafterChangeError | Unreachable | None:
         """What is wrong with the change; None if it is done."""
+        ...
 
     async def store_health(self) -> StoreHealth:
         """Of the statistics' Redis, as the router sees it."""
-        ...
-
-    def generate(
-        self, requests: Sequence[GenerationRequest]
-    ) -> AsyncGenerator[list[Emission], None]:
-        """Closing it stops the work. Raises RefusedError first if the target takes none of it."""
         ...
 
 
@@ -67,10 +82,14 @@ class HandleClient:
         health: StoreHealth = await self._router.health.remote()
         return health
 
+    def suspect(self, route: Route) -> None:
+        SUSPICION.note(route.session_id)
+
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
-        response = self._handle.options(stream=True).generate.remote(list(requests))
+        handle = self._handle.options(stream=True, session_id=route.session_id)
+        response = handle.generate.remote(list(requests))
         is_complete = False
         try:
             async for item in response:

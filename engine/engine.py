@@ -94,16 +94,28 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queues a request; raises InvalidRequestError or CapacityError, having changed nothing."""
         self._check(request)
+        self.check_room(request.tenant)
         end_ids = () if request.ignore_eos else self._text.eos_token_ids
         sequence = LiveSequence(
             request,
             AnswerText(self._text.detokenizer(), request.stop),
             (*end_ids, *request.stop_token_ids),
-            self.max_sequence_length,
+            self._max_length(request),
             self._runner.hidden_states,
         )
+        if sequence.finish_reason is not None:
+            raise InvalidRequestError("emitted_ids", request.emitted_ids, "an unfinished answer")
         self._live[sequence.id] = sequence
         self._scheduler.add(sequence)
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None:
+        """Raises CapacityError if the queue has no place for one more of this tenant.
+
+        Any thread may ask. `num_coming` of the tenant's have passed, and are not submitted yet.
+        """
+        queue = self._scheduler.waiting
+        if not queue.has_room(tenant, self._max_queue_length, num_coming):
+            raise CapacityError("places in the queue", 1, 0)
 
     def cancel(self, sequence_id: str) -> None:
         """Ends a sequence now and frees its blocks; unknown ids are ignored."""
@@ -167,15 +179,27 @@ class Engine:
             ("prompt", request.prompt_ids),
             ("logit_bias", request.sampling.logit_bias),
             ("stop_token_ids", request.stop_token_ids),
+            ("emitted_ids", request.emitted_ids),
         ):
             for token in ids:
                 if not 0 <= token < self.vocab_size:
                     raise InvalidRequestError(name, token, f"token ids in [0, {self.vocab_size})")
-        length = len(request.prompt_ids) + 1
+        length = len(request.prompt_ids) + len(request.emitted_ids) + 1
         if length > self.max_sequence_length:
             raise CapacityError("tokens of prompt and answer", length, self.max_sequence_length)
-        if len(self._scheduler.waiting) >= self._max_queue_length:
-            raise CapacityError("places in the queue", 1, 0)
+        if length > self._max_length(request):
+            allowed = (
+                f"at most {self._max_length(request) - 1}, for the tenant's quota of the cache"
+            )
+            raise InvalidRequestError("prompt", f"{length - 1} tokens", allowed)
+
+    def _max_length(self, request: GenerationRequest) -> int:
+        """Most tokens of prompt and answer: with a quota, what fits into its whole blocks."""
+        quota = request.kv_quota_tokens
+        if quota is None:
+            return self.max_sequence_length
+        block_size = self._pool.block_size
+        return min(self.max_sequence_length, quota // block_size * block_size)
 
     def _draft(self, steps: Sequence[Step], load: Load) -> None:
         budget = self._max_batch_tokens
@@ -207,7 +231,7 @@ class Engine:
         sequence = step.sequence
         base = len(sequence.tokens)
         sampler = sequence.sampler
-        if sequence.num_generated == 0:
+        if sequence.usage.num_rounds == 0:
             self._num_prompt_tokens += sequence.num_prompt_tokens
             self._num_cached_tokens += sequence.num_cached_tokens or 0
 
@@ -232,6 +256,7 @@ class Engine:
         round_ = (step.drafter, len(step.draft), num_accepted, num_kept)
         sequence.usage.add(*round_)
         self._usage.add(sequence.request.tenant, *round_)
+        self._scheduler.charge(sequence, num_kept)
         self._scheduler.trim(sequence)
         self._scheduler.publish(sequence)
         log_probs = self._log_probs(sequence, logits, first_row, base)

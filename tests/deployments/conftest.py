@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import ClusterConfig, Limits
+from cluster.config import ClusterConfig, Limits, Resume
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
 from cluster.limits.limiter import Limiter
 from cluster.limits.memory import MemoryLimiter
@@ -34,6 +34,7 @@ from deployments.http import build_http
 from deployments.latencies import Latencies
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.route import ANYWHERE, Route
 from deployments.router_store import Unreachable
 from deployments.target_counters import DrafterNote, TargetCounters
 from engine.counters import EngineCounters
@@ -85,6 +86,7 @@ class FakeEngine:
     capacity: int = 8
     tokens_per_round: int = 3
     fails_at_round: int | None = None
+    seconds_per_round: float = 0.0
     num_rounds: int = 0
     live: dict[str, tuple[GenerationRequest, int]] = field(default_factory=dict)
     seen: list[GenerationRequest] = field(default_factory=list)
@@ -94,7 +96,11 @@ class FakeEngine:
         if len(self.live) >= self.capacity:
             raise CapacityError("queue", len(self.live) + 1, self.capacity)
         self.seen.append(request)
-        self.live[request.sequence_id] = (request, 0)
+        self.live[request.sequence_id] = (request, len(request.emitted_ids))
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None:
+        if len(self.live) + num_coming >= self.capacity:
+            raise CapacityError("queue", len(self.live) + 1, self.capacity)
 
     def cancel(self, sequence_id: str) -> None:
         if self.live.pop(sequence_id, None):
@@ -106,6 +112,7 @@ class FakeEngine:
 
     def step(self) -> list[Emission]:
         self.num_rounds += 1
+        time.sleep(self.seconds_per_round)
         if self.num_rounds == self.fails_at_round:
             raise RuntimeError("out of memory")
         return [self._advance(*item) for item in list(self.live.values())]
@@ -159,12 +166,13 @@ class FakeTarget:
     """The target's side of the handle, in this process."""
 
     def __init__(self, engine: FakeEngine) -> None:
-        self.thread = EngineThread(engine)
+        self.thread = EngineThread(engine, pulse_s=1.0)
         self.is_loaded = True
         self.has_store = True
         drafters = [{"name": name, "kind": "prompt_lookup"} for name in ("lookup", "far")]
         self.config = ClusterConfig.model_validate({"drafters": drafters})
         self.changes = DrafterChanges()
+        self.suspected: list[Route] = []
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
@@ -207,8 +215,11 @@ class FakeTarget:
     async def store_health(self) -> StoreHealth:
         return StoreHealth(True, 1000, 4000)
 
+    def suspect(self, route: Route) -> None:
+        self.suspected.append(route)
+
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
         rounds = self.thread.generate(requests)
         try:
@@ -266,7 +277,7 @@ def serving(text: Text) -> Serving:
     ) -> AsyncIterator[Server]:
         fake = FakeEngine(text, **engine)
         target = FakeTarget(fake)
-        gateway = Gateway(target, text, limits or Limits())
+        gateway = Gateway(target, text, limits or Limits(), Resume(max_losses=0))
         tenants = MemoryTenants(time.monotonic)
         authentication = Authentication(tenants)
         usage = MemoryUsage()

@@ -623,6 +623,7 @@ def test_many_streams_at_once_each_get_their_own_text(serving: Any) -> None:
                 for length in range(2, 10)
             ]
             answers = await asyncio.gather(*asked)
+            assert [answer.status_code for answer in answers] == [200] * 8, answers[-1].text
             used = [answer.json()["usage"]["completion_tokens"] for answer in answers]
             assert used == list(range(2, 10))
 

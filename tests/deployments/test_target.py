@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -222,6 +223,28 @@ def test_a_full_queue_takes_none_of_the_call_s_requests(serving: Any) -> None:
             assert isinstance(item, Refusal)
             assert item.kind == "full"
             assert server.engine.cancelled == ["a"]
+
+    run(test)
+
+
+def test_a_full_queue_refuses_at_once_while_a_round_is_running(serving: Any) -> None:
+    async def test() -> None:
+        async with serving(capacity=2) as server:
+            target, round_ends = FakeTarget(server.engine), threading.Event()
+
+            def long_round() -> None:
+                round_ends.wait()
+
+            target._thread._commands.put(long_round)
+            coming = [asyncio.ensure_future(target.items(request(name))) for name in "ab"]
+            await asyncio.sleep(0)
+            (item,) = await target.items(request("c"))
+            assert isinstance(item, Refusal)
+            assert item.kind == "full"
+            assert not server.engine.seen
+            round_ends.set()
+            assert all(await asyncio.gather(*coming))
+            assert len(await target.items(request("c"))) > 0
 
     run(test)
 
