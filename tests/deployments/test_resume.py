@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tiny_models import tiny_engine
 
-from cluster.config import Resume
+from cluster.config import IngressSettings, Resume
 from deployments.engine_thread import EngineThread
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
@@ -196,7 +196,7 @@ def test_a_silent_target_is_given_up_and_suspected() -> None:
 
     async def test() -> None:
         with replicas((6, "hangs")) as targets:
-            client = ResumingClient(targets, Resume.model_construct(stall_timeout_s=0.3))
+            client = ResumingClient(targets, Resume.model_construct(stall_timeout_s=1.5))
             said, _ = await listen(client, choices())
         assert said == expected
         assert targets.suspected == [Route("session", 0)]
@@ -213,12 +213,12 @@ def test_waiting_in_a_queue_is_no_silence() -> None:
             (thread,) = targets.threads
             engine: Any = thread._engine
             engine._scheduler._max_num_sequences = 1
-            busy = GenerationRequest("busy", (1, 2), 200, SamplingParams(), ignore_eos=True)
-            client = ResumingClient(targets, Resume.model_construct(stall_timeout_s=0.25))
+            busy = GenerationRequest("busy", (1, 2), 800, SamplingParams(), ignore_eos=True)
+            client = ResumingClient(targets, Resume.model_construct(stall_timeout_s=1.0))
             first, second = await asyncio.gather(
                 listen(client, [busy]), listen(client, choices()[:1])
             )
-        assert len(first[0]["busy"].ids) == 200
+        assert len(first[0]["busy"].ids) == 800
         assert len(second[0]["c0"].ids) == 12
         assert len(targets.seen) == 2
 
@@ -338,7 +338,7 @@ def test_the_whole_response_is_the_one_of_an_undisturbed_target(
                         yield [emission]
 
             target.generate = broken
-            server.gateway.target.settings = SOON
+            server.gateway.apply(IngressSettings(resume=SOON))
             found: httpx.Response = await server.post(path, **body)
             assert found.status_code == 200, found.text
             lines = found.text.splitlines() if stream else [f"data: {found.text}"]
@@ -378,7 +378,7 @@ def test_an_answer_that_cannot_go_on_ends_in_an_error_event(serving: Any) -> Non
                         raise ConnectionError("the actor died")
 
             server.target.generate = broken
-            server.gateway.target.settings = Resume(max_losses=1)
+            server.gateway.apply(IngressSettings(resume=Resume(max_losses=1)))
             events = await server.events("/v1/completions", prompt="hi", max_tokens=60)
             assert "error" in json.loads(events[-1])
             assert "[DONE]" not in events

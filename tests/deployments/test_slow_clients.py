@@ -67,7 +67,7 @@ def ask(server: Any, reader: Reader) -> asyncio.Future[None]:
         "headers": headers,
     }
     scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""}
-    app: FastAPI = server.http
+    app: FastAPI = server.app
     return asyncio.ensure_future(app(scope, reader.receive, reader.send))
 
 
