@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,16 @@ def wait_for(condition: Callable[[], object], pause_s: float = 0.2) -> float:
     return time.monotonic() - started_s
 
 
+def pids_of(deployment: str) -> list[int]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            found += [process.pid] if f":{deployment}" in " ".join(process.cmdline()) else []
+    return found
+
+
 def kill(deployment: str) -> None:
-    below = psutil.Process().children(recursive=True)
-    (pid,) = (p.pid for p in below if f":{deployment}" in " ".join(p.cmdline()))
+    (pid,) = pids_of(deployment)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -199,8 +207,11 @@ class Scenario:
         self._compare(app, plain, "killed_node", lost, lambda: self._kill(node))
         self.add_gpu_node()
         self.found["node_recovery_s"] = wait_for(lambda: app.uses(lost))
+        before = pids_of("Router")
         self._compare(app, plain, "killed_router", used, lambda: kill("Router"))
-        self.found["router_recovery_s"] = wait_for(lambda: app.is_running("Router"))
+        self.found["router_recovery_s"] = wait_for(  # after the streams, which nobody delayed
+            lambda: app.is_running("Router") and pids_of("Router") not in ([], before)
+        )
 
     def _kill(self, node: Any) -> None:
         self._cluster.remove_node(node, allow_graceful=False)
