@@ -70,9 +70,9 @@ class Hosts:
                 found = self._handles[name].broadcast("status")
                 answers = found.results(timeout_s=_LOOKUP_TIMEOUT_S, return_exceptions=True)
                 statuses = [each for each in answers if isinstance(each, HostStatus)]
-                loaded = [each.loaded for each in statuses] or [frozenset[str]()]
+                self._statuses[name] = statuses or self._statuses.get(name, ())
+                loaded = [status.loaded for status in self._statuses[name]] or [frozenset[str]()]
                 client.find([s.endpoint for s in statuses], frozenset.intersection(*loaded))
-                self._statuses[name] = statuses
             except Exception as error:  # not started yet, or Serve is busy replacing it
                 logger.info("host %s is not to be found: %s", name, type(error).__name__)
             pause.wait(_LOOK_SOON_S if client.is_away else _LOOK_EVERY_S)

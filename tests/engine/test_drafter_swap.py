@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import random
 import weakref
@@ -21,7 +22,7 @@ from engine.request import DrafterUse
 from policies.fixed import FixedSelector
 from policies.survival import SurvivalSelector
 
-REQUESTS = [request(i, (0.0, 0.8)[i % 2], max_tokens=40, ignore_eos=True) for i in range(8)]
+REQUESTS = [request(i, (0.0, 0.8)[i % 2], max_tokens=32, ignore_eos=True) for i in range(6)]
 LONGEST = 6
 
 
@@ -39,6 +40,7 @@ class World:
         self.selectors.use_drafters({each.name: each.max_draft_length for each in drafters})
 
 
+@functools.cache
 def plain() -> dict[str, tuple[int, ...]]:
     return {name: ids_of(found) for name, found in run_all(tiny_engine(), REQUESTS).items()}
 

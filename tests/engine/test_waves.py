@@ -253,14 +253,20 @@ class Sometimes:
         return {key: self._due.pop(key)[1] for key in come}
 
 
+REQUESTS = [request(i, (0.0, 0.7, 1.0)[i % 3], max_tokens=40) for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, tuple[int, ...]]:
+    return {name: ids_of(found) for name, found in run_all(tiny_engine(), REQUESTS).items()}
+
+
 @pytest.mark.parametrize("delay", [0, 1, 4])
-def test_waves_change_no_token(delay: int) -> None:
-    requests = [request(i, (0.0, 0.7, 1.0)[i % 3], max_tokens=60) for i in range(9)]
-    plain = run_all(tiny_engine(), requests)
-    engine: Engine = tiny_engine([Sometimes(delay)], num_kv_tokens=256)
+def test_waves_change_no_token(delay: int, plain: dict[str, tuple[int, ...]]) -> None:
+    engine: Engine = tiny_engine([Sometimes(delay)], num_kv_tokens=176)
     engine.use_selectors(FixedSelector("d", 4), {})
-    found = run_all(engine, requests)
-    assert {n: ids_of(e) for n, e in found.items()} == {n: ids_of(e) for n, e in plain.items()}
+    found = run_all(engine, REQUESTS)
+    assert {name: ids_of(emissions) for name, emissions in found.items()} == plain
     counters = engine.counters()
     assert counters.num_drafter_failures == {"d": 0}
     assert counters.per_drafter["d"].num_accepted_tokens > 0
