@@ -26,13 +26,13 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends bash tini wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 hedgerow \
-    && useradd --uid 10001 --gid 10001 --create-home hedgerow \
+    && useradd --uid 10001 --gid 10001 --home-dir /srv/hedgerow --create-home hedgerow \
     && install --directory --owner hedgerow --group hedgerow /models
 COPY --from=build /opt/hedgerow /opt/hedgerow
-COPY ray_config.yaml /home/hedgerow/ray_config.yaml
-COPY models /home/hedgerow/models
+COPY ray_config.yaml /srv/hedgerow/ray_config.yaml
+COPY models /srv/hedgerow/models
 ENV PATH=/opt/hedgerow/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001
-WORKDIR /home/hedgerow
+WORKDIR /srv/hedgerow
 EXPOSE 8000
 CMD ["python", "-m", "deployments.serve", "ray_config.yaml", "--host", "0.0.0.0"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.check import check_file
+from cluster.reference import configuration_page
 from cluster.serve_config import ServeConfigError, json_patch, serve_config
 from cluster.statistics import command as statistics
 from cluster.yaml_file import dump_yaml
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     render.add_argument(
         "--patch", type=Path, metavar="FILE", help="write it as a patch of serveConfigV2 instead"
     )
+    commands.add_parser("reference", help="print the page of all configuration keys")
     stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
     statistics.add_arguments(stats)
     found = parser.parse_args(arguments)
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return statistics.run(found)
     if found.command == "render":
         return _render(found.values, found.patch)
+    if found.command == "reference":
+        print(configuration_page(), end="")
+        return 0
     return _check(found.config)
 
 
