@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces \
 	train-drafters evaluate-drafters render prove-operating \
-	prove-head-loss prove-metrics clean
+	prove-head-loss prove-metrics prove-redis-failover clean
 
 install: $(STAMP)
 
@@ -97,6 +97,9 @@ prove-head-loss: install
 
 prove-metrics: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.monitoring
+
+prove-redis-failover: install
+	$(BIN)/python -m benchmarks.redis_failover
 
 render: install
 	$(BIN)/hedgerow reference > docs/configuration.md
