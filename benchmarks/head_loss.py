@@ -21,7 +21,7 @@ from benchmarks.machine import describe_machine, is_quick
 from benchmarks.steady_load import SteadyLoad, ask, until
 
 NUM_STREAMS = 3
-NUM_TOKENS = 32
+NUM_TOKENS = 16
 START_S = 420.0
 AWAY_S = 20.0 if is_quick() else 60.0
 

@@ -29,7 +29,7 @@ from cluster.yaml_file import read_yaml, write_yaml
 from deployments.serve_status import DIRECT
 
 NUM_STREAMS = 3
-NUM_TOKENS = 48
+NUM_TOKENS = 24
 START_S = 420.0
 LOAD_S = 75.0 if is_quick() else 180.0
 SCRAPE_S = 5

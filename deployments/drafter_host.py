@@ -34,7 +34,7 @@ class DrafterHost:
         ]
         service = HostService(
             build_hosted_drafters(_settings(cluster, host), drafters),
-            identity_of(resolve_model(cluster.target.model)),
+            identity_of(resolve_model(cluster.target.model), cluster, name),
         )
         keys = TransportKeys(read_secrets())
         node_ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

@@ -13,7 +13,6 @@ from typing import Any
 from cluster.config import ClusterConfig, TargetSettings
 from deployments.engine_thread import EngineThread
 from deployments.hosts import Hosts
-from deployments.identity import identity_of
 from deployments.latencies import Latencies, Stopwatch
 from deployments.metric_families import Family, target_families
 from deployments.metrics_export import ExportThread, RayInstruments
@@ -45,7 +44,7 @@ class Target:
             DrafterConfig(**drafter.model_dump(exclude={"host"}))
             for drafter in self._config.drafters_at(None)
         ]
-        elsewhere = Hosts(self._config, identity_of(resolve_model(section.model)), hosts).drafters
+        elsewhere = Hosts(self._config, resolve_model(section.model), hosts).drafters
         self._engine = build_engine(target, drafters, elsewhere)
         facts = (section.model, section.dtype, section.numerics, section.device)
         self._card = ModelCard(
