@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-session-routing bench-slow-readers \
-	train-drafters evaluate-drafters render clean
+	prove-operating prove-head-loss prove-metrics prove-redis-failover train-drafters evaluate-drafters render clean
 
 install: $(STAMP)
 
@@ -102,7 +102,20 @@ train-drafters: install
 evaluate-drafters: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS)
 
+prove-operating: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.operating
+
+prove-head-loss: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.head_loss
+
+prove-metrics: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.monitoring
+
+prove-redis-failover: install
+	$(BIN)/python -m benchmarks.redis_failover
+
 render: install
+	$(BIN)/hedgerow reference > docs/configuration.md
 	for overlay in dev gpu prod; do \
 		$(BIN)/hedgerow render k8s/overlays/$$overlay/values.yaml \
 			--patch k8s/overlays/$$overlay/serve-config.yaml || exit 1; done

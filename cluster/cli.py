@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.check import check_file
+from cluster.reference import configuration_page
 from cluster.serve_config import ServeConfigError, json_patch, serve_config
 from cluster.statistics import command as statistics
 from cluster.tenants import command as tenants
@@ -25,12 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     render.add_argument(
         "--patch", type=Path, metavar="FILE", help="write it as a patch of serveConfigV2 instead"
     )
+    commands.add_parser("reference", help="print the page of all configuration keys")
     stats = commands.add_parser("stats", help="show, reset, export or import what was learnt")
     statistics.add_arguments(stats)
     people = commands.add_parser("tenants", help="who may use the cluster, and how much of it")
     tenants.add_arguments(people)
     found = parser.parse_args(arguments)
-    runs = {"check": _check, "render": _render, "stats": statistics.run, "tenants": tenants.run}
+    runs = {
+        "check": _check,
+        "render": _render,
+        "reference": _reference,
+        "stats": statistics.run,
+        "tenants": tenants.run,
+    }
     return runs[found.command](found)
 
 
@@ -42,6 +50,11 @@ def _check(arguments: argparse.Namespace) -> int:
     if not problems:
         print(f"{config}: ok")
     return 1 if problems else 0
+
+
+def _reference(arguments: argparse.Namespace) -> int:
+    print(configuration_page(), end="")
+    return 0
 
 
 def _render(arguments: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ class DrafterHost:
 
         drafters = list(map(build, self._config.drafters_at(name)))
         folder = resolve_model(self._config.target.model)
-        self._service = HostService(drafters, identity_of(folder))
+        self._service = HostService(drafters, identity_of(folder, self._config, name))
         keys = TransportKeys(read_secrets())
         node_ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._server = HostServer(self._service, node_ip, keys)

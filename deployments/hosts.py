@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.config import ClusterConfig, DrafterSection
 from deployments.host_client import HostClient
 from deployments.host_status import HostStatus
-from deployments.messages import Identity
+from deployments.identity import identity_of
 from deployments.remote_drafter import RemoteDrafter
 from deployments.target_counters import DrafterNote
 from deployments.transport_keys import TransportKeys
@@ -25,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 class Hosts:
-    """`handles` are the Serve handles of the hosts' deployments, by the hosts' names."""
+    """`model` is the target's folder, `handles` are the Serve handles of the hosts' deployments, by
+    the hosts' names."""
 
-    def __init__(
-        self, config: ClusterConfig, identity: Identity, handles: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, config: ClusterConfig, model: Path, handles: Mapping[str, Any]) -> None:
         self._handles = handles
         wire = Wire(TransportKeys(read_secrets()))
         self._clients = {
-            host.name: HostClient(wire, identity, host.draft_timeout_s) for host in config.hosts
+            host.name: HostClient(wire, identity_of(model, config, host.name), host.draft_timeout_s)
+            for host in config.hosts
         }
         self._statuses: dict[str, Sequence[HostStatus]] = {}
         for name in self._clients:

@@ -29,10 +29,12 @@ class MessageError(Exception):
 
 
 class Identity(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Hashes of the target's tokenizer and weights: ids must mean the same on both sides."""
+    """Hashes of the target's tokenizer and weights: ids must mean the same on both sides; and of
+    what is configured of the host's drafters, so that two versions of them are not mixed."""
 
     vocabulary: Name
     weights: Name
+    drafters: Name = "any"
 
 
 class _Message(

@@ -42,7 +42,11 @@ class RayInstruments:
         self._made: dict[str, Any] = {}
 
     def count(self, family: Family, labels: Labels, more: float) -> None:
-        self._of(self._ray.Counter, family).inc(more, tags=_tags(family, labels))
+        counter, tags = self._of(self._ray.Counter, family), _tags(family, labels)
+        if more > 0:
+            counter.inc(more, tags=tags)
+        else:  # which `inc` refuses; but Prometheus sees no increase of what was not there before
+            counter._record(0, tags=tags)
 
     def set(self, family: Family, labels: Labels, value: float) -> None:
         self._of(self._ray.Gauge, family).set(value, tags=_tags(family, labels))
@@ -87,7 +91,7 @@ class Exporter:
         for labels, value in family.samples.items():
             key = family.name, labels
             more = value - self._counted.get(key, 0.0)
-            if more > 0:
+            if more > 0 or key not in self._counted:
                 self._instruments.count(family, labels, more)
                 self._counted[key] = value
 

@@ -32,8 +32,8 @@ class Router:
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config = ClusterConfig.model_validate(config)
         self._latest: dict[str, DrafterChanges] = {}
-        self._stores = Stores()
-        self._export = ExportThread(lambda: store_families(self.health()), RayInstruments())
+        stores = self._stores = Stores()
+        self._export = ExportThread(lambda: store_families(stores.health()), RayInstruments())
 
     def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
         """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""

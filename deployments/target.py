@@ -17,7 +17,6 @@ from deployments.drafter_changer import DrafterChanger
 from deployments.drafter_watch import DrafterWatch
 from deployments.engine_thread import EngineThread
 from deployments.hosts import Hosts
-from deployments.identity import identity_of
 from deployments.latencies import Latencies, Stopwatch
 from deployments.live_drafters import engine_config
 from deployments.metric_families import Family, target_families
@@ -58,7 +57,7 @@ class Target:
         section = self._config.target
         here = map(engine_config, self._config.drafters_at(None))
         target = load_target(TargetConfig(**section.model_dump()), here)
-        self._hosts = Hosts(self._config, identity_of(target.folder), hosts)
+        self._hosts = Hosts(self._config, target.folder, hosts)
         self._drafters = TargetDrafters(
             self._config,
             self._hosts,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
 from hosting import IDENTITY
 
+from cluster.config import ClusterConfig
 from deployments.host_service import IDLE_S, HostService
+from deployments.identity import identity_of
 from deployments.messages import (
     AskDraft,
     AskScore,
@@ -300,3 +303,21 @@ def test_several_drafters_read_the_same_sequence(echo: Echo) -> None:
     assert isinstance(answer, Drafts)
     assert answer.drafts[0] is not None
     assert answer.drafts[0].tokens == (8, 7, 8)
+
+
+def test_a_target_that_knows_other_drafters_is_another(tmp_path: Path) -> None:
+    """Its model is the same; what is configured of this host's drafters is not."""
+
+    def identity(host: str, **drafter: object) -> Identity:
+        drafters = [
+            {"name": "code", "kind": "prompt_lookup", "host": "code", **drafter},
+            {"name": "math", "kind": "prompt_lookup", "host": "math"},
+        ]
+        hosts = [{"name": "code"}, {"name": "math"}]
+        config = ClusterConfig.model_validate({"drafters": drafters, "hosts": hosts})
+        return identity_of(tmp_path, config, host)
+
+    (tmp_path / "config.json").write_text("{}")
+    assert identity("code") == identity("code")
+    assert identity("code") != identity("code", max_draft_length=4)
+    assert identity("math") == identity("math", max_draft_length=4)

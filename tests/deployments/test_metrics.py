@@ -33,7 +33,7 @@ class FakeInstruments:
         self.observed: dict[str, list[float]] = {}
 
     def count(self, family: Family, labels: Labels, more: float) -> None:
-        assert more > 0
+        assert more > 0 or (family.name, labels) not in self.counted
         key = family.name, labels
         self.counted[key] = self.counted.get(key, 0.0) + more
 
@@ -127,6 +127,13 @@ def test_an_exporter_shows_what_metrics_shows() -> None:
     assert instruments.gauges["statistics_age_seconds", ()] == 1.0
     assert instruments.observed["time_to_first_token_seconds"] == [0.04]  # its bucket's bound
     assert len(instruments.observed["inter_token_latency_seconds"]) == 2
+
+
+def test_a_counter_begins_at_nothing() -> None:
+    """Else its first increase would not be one to Prometheus."""
+    instruments = FakeInstruments()
+    Exporter(instruments).export(target_families(target()))
+    assert instruments.counted["statistics_cells_lost", ()] == 0.0
 
 
 def test_an_observation_beyond_all_bounds_is_exported_as_one() -> None:

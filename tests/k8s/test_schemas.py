@@ -83,7 +83,7 @@ def test_the_head_has_a_port_named_serve(overlay: Rendered) -> None:
     """So has every pod with a proxy: the operator's service leads there."""
     config = overlay.serve_config["http_options"]["port"]
     for template in overlay.templates():
-        if template.owner == "RayService" and template.component != "host":
+        if template.owner == "RayService":
             ports = {p["name"]: p["containerPort"] for p in template.spec["containers"][0]["ports"]}
             assert ports["serve"] == config
 
