@@ -1,4 +1,4 @@
-"""The API key that benchmarks of a running application use: HEDGEROW_API_KEY, else this machine's."""
+"""The API key of those that ask a running application: HEDGEROW_API_KEY, else this machine's."""
 
 from __future__ import annotations
 

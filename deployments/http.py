@@ -24,6 +24,7 @@ from deployments.json_body import read_json
 from deployments.metrics import CONTENT_TYPE, render_metrics
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, parse_body
+from deployments.openapi import openapi_document
 from deployments.sse import EventStream
 from engine.errors import CapacityError, InvalidRequestError
 
@@ -82,6 +83,9 @@ class Routes:
         counters = await self._gateway.counters()
         return JSONResponse({"object": "list", "data": list_drafters(counters)})
 
+    async def document(self, request: Request) -> Response:
+        return JSONResponse(openapi_document(await self._gateway.card()))
+
     async def health(self, request: Request) -> Response:
         await self._gateway.ready_card()
         return JSONResponse({"status": "ok"})
@@ -119,6 +123,7 @@ def build_http(gateway: Gateway, authentication: Authentication, admission: Admi
     app.add_route("/v1/completions", routes.completion, methods=["POST"])
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
+    app.add_route("/openapi.json", routes.document, methods=["GET"])
     app.add_route("/v1/drafters", operators_only(routes.drafters), methods=["GET"])
     app.add_route(OPEN, routes.health, methods=["GET"])
     app.add_route("/metrics", operators_only(routes.metrics), methods=["GET"])
