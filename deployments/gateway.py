@@ -15,7 +15,7 @@ from starlette.requests import Request
 from cluster.config import Limits
 from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
-from deployments.errors import ApiError, invalid
+from deployments.errors import ApiError, OverloadedError, invalid
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import chat_prompt, check_prompts, completion_prompts
@@ -122,7 +122,7 @@ class Gateway:
 def _refused(error: RefusedError) -> ApiError:
     refusal = error.refusal
     if refusal.kind == "full":
-        return ApiError(503, refusal.message, None, "overloaded", retry_after_s=1)
+        return OverloadedError(refusal.message)
     return invalid(refusal.parameter, refusal.message, "invalid_value")
 
 

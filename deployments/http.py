@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -14,11 +16,12 @@ from starlette.responses import JSONResponse, Response
 from deployments.admission import Admission
 from deployments.answer import Answer, Json
 from deployments.authentication import Authentication
+from deployments.backpressure import Backpressure
 from deployments.chat import ChatFormat
 from deployments.completions import CompletionFormat
 from deployments.drafter_list import list_drafters
 from deployments.entrance import OPEN, Entrance, error_response, operators_only, tenant_of
-from deployments.errors import ApiError, ClientGoneError, internal, invalid
+from deployments.errors import ApiError, ClientGoneError, OverloadedError, internal, invalid
 from deployments.gateway import Gateway, Rounds
 from deployments.json_body import read_json
 from deployments.metrics import CONTENT_TYPE, render_metrics
@@ -37,27 +40,36 @@ class Routes:
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._backpressure = Backpressure(time.monotonic, random.random)
 
     async def chat(self, request: Request) -> Response:
-        self._admission.check(tenant_of(request))
+        self._check(request)
         body = parse_body(ChatBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.chat_call(body, tenant_of(request))
         words = ChatFormat(self._gateway.text, bool(body.logprobs))
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
 
     async def completion(self, request: Request) -> Response:
-        self._admission.check(tenant_of(request))
+        self._check(request)
         body = parse_body(CompletionBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.completion_call(body, tenant_of(request))
         words = CompletionFormat(self._gateway.text, body.logprobs is not None)
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
+
+    def _check(self, request: Request) -> None:
+        """Refuses what is sure to be, before anything is read."""
+        self._admission.check(tenant_of(request))
+        self._backpressure.check()
 
     async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
         timeout_s = self._gateway.timeout_s(body)
         permit = await self._admission.admit(tenant_of(request), answer.call, timeout_s)
         try:
             rounds = await self._gateway.start(answer.call, request, timeout_s)
-        except BaseException:
+            self._backpressure.note(is_full=False)
+        except BaseException as error:
+            if isinstance(error, OverloadedError):
+                self._backpressure.note(is_full=True)
             permit.end(answer.spent)
             raise
         rounds = _then(rounds, lambda: permit.end(answer.spent))
