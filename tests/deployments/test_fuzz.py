@@ -31,7 +31,8 @@ from engine.request import SamplingParams
 NUM_CASES = int(os.environ.get("HEDGEROW_CASES", "2000"))
 NUM_MUTANTS = int(os.environ.get("HEDGEROW_MUTANTS", "5000"))
 NUM_GETS = 50  # of each operation that has little to vary
-NUM_CLIENTS = 4
+NUM_CLIENTS = 16
+PATIENCE_S = 0.25
 ANSWER_S = 10.0
 CARD = ModelCard("tiny", 257, 512, "fp_test", 1700000000)
 NO_HTTP = b"Invalid HTTP request received."
@@ -181,17 +182,30 @@ def mutant(number: int, login: str) -> bytes:
 
 
 def answer_to(data: bytes, port: int) -> bytes:
-    """All that comes until the server closes. Raises TimeoutError if it does not."""
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S) as connection:
-        received = b""
+    """All that comes until the server closes. Raises TimeoutError if it does not.
+
+    When nothing comes for a while this end is closed, on which a server gives up: what is
+    incomplete would be waited for.
+    """
+    received, is_closed = b"", False
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         try:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            while part := connection.recv(65536):
+            while True:
+                try:
+                    part = connection.recv(65536)
+                except TimeoutError:
+                    if is_closed:
+                        raise
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.settimeout(ANSWER_S)
+                    is_closed = True
+                    continue
+                if not part:
+                    return received
                 received += part
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it was refused before all was sent
-    return received
+            return received  # it was refused before all was sent
 
 
 def check_answer(received: bytes) -> int:
@@ -219,7 +233,8 @@ def test_requests_with_broken_bytes_are_answered_or_closed_at_once(server: Runni
     with ThreadPoolExecutor(NUM_CLIENTS) as clients:
         found = list(clients.map(ask, range(NUM_MUTANTS)))
     num_seen = Counter(status for status, _ in found)
-    assert {200, 400, 401} <= set(num_seen), num_seen
+    assert {200, 400, 401, 404, 405} <= set(num_seen), num_seen
+    assert num_seen[0] < NUM_MUTANTS / 4, num_seen
     assert max(seconds for _, seconds in found) < ANSWER_S
     with httpx.Client(base_url=server.url, headers={"Authorization": login}) as client:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 3}
