@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-session-routing bench-slow-readers \
-	prove-operating prove-head-loss prove-metrics prove-redis-failover train-drafters evaluate-drafters render clean
+	bench-load bench-locust bench-overload prove-http prove-operating prove-head-loss prove-metrics \
+	prove-redis-failover train-drafters evaluate-drafters render clean
 
 install: $(STAMP)
 
@@ -42,7 +43,7 @@ check: install
 	$(BIN)/mypy tests
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_docs.py
 
-prove: install
+prove: install prove-http
 	HEDGEROW_TRACES=$(if $(QUICK),200,2000) $(BIN)/python -m pytest -q tests/engine/test_traces.py
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
 
@@ -58,12 +59,26 @@ bench-slow-readers: install
 bench-session-routing: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.session_routing
 
+prove-http: install
+	HEDGEROW_CASES=$(if $(QUICK),2000,20000) HEDGEROW_MUTANTS=$(if $(QUICK),5000,50000) \
+		$(BIN)/python -m pytest -q tests/deployments/test_fuzz.py
+
 prove-statistics: install
 	HEDGEROW_EXAMPLES=$(if $(QUICK),1000,10000) $(BIN)/python -m pytest -q tests/cluster/statistics/test_interleavings.py
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.faults
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-load: install
+	$(BIN)/python -m benchmarks.load $(if $(URL),--url $(URL)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+bench-locust: install
+	$(BIN)/locust -f benchmarks/locustfile.py --headless --users $(or $(USERS),8) --run-time $(or $(TIME),60s) \
+		--host $(or $(URL),http://127.0.0.1:8000) --html build/locust.html $(ARGS)
+
+bench-overload: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.overload
 
 bench-select: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(STOP),STOP=$(STOP)) $(BIN)/python -m benchmarks.selection

@@ -45,6 +45,13 @@ class ApiError(Exception):
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
+class OverloadedError(ApiError):
+    """503: more comes than can be answered; may be tried again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, None, "overloaded", retry_after_s=1)
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from cluster.config import IngressSettings, Limits, Resume
 from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
-from deployments.errors import ApiError, invalid
+from deployments.errors import ApiError, OverloadedError, invalid
 from deployments.metric_families import Family, store_families, target_families
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
@@ -148,7 +148,7 @@ class Gateway:
 def _refused(error: RefusedError) -> ApiError:
     refusal = error.refusal
     if refusal.kind == "full":
-        return ApiError(503, refusal.message, None, "overloaded", retry_after_s=1)
+        return OverloadedError(refusal.message)
     return invalid(refusal.parameter, refusal.message, "invalid_value")
 
 

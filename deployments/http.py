@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -14,16 +16,18 @@ from starlette.responses import JSONResponse, Response
 from deployments.admission import Admission
 from deployments.answer import Answer, Json
 from deployments.authentication import Authentication
+from deployments.backpressure import Backpressure
 from deployments.chat import ChatFormat
 from deployments.completions import CompletionFormat
 from deployments.drafter_routes import add_drafter_routes
 from deployments.entrance import OPEN, Entrance, error_response, operators_only, tenant_of
-from deployments.errors import ApiError, ClientGoneError, internal, invalid
+from deployments.errors import ApiError, ClientGoneError, OverloadedError, internal, invalid
 from deployments.gateway import Gateway, Rounds
 from deployments.json_body import read_json
 from deployments.metrics import CONTENT_TYPE, render_metrics
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, parse_body
+from deployments.openapi import openapi_document
 from deployments.sse import EventStream
 from engine.errors import CapacityError, InvalidRequestError
 
@@ -36,27 +40,36 @@ class Routes:
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._backpressure = Backpressure(time.monotonic, random.random)
 
     async def chat(self, request: Request) -> Response:
-        self._admission.check(tenant_of(request))
+        self._check(request)
         body = parse_body(ChatBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.chat_call(body, tenant_of(request))
         words = ChatFormat(self._gateway.text, bool(body.logprobs))
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
 
     async def completion(self, request: Request) -> Response:
-        self._admission.check(tenant_of(request))
+        self._check(request)
         body = parse_body(CompletionBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.completion_call(body, tenant_of(request))
         words = CompletionFormat(self._gateway.text, body.logprobs is not None)
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
+
+    def _check(self, request: Request) -> None:
+        """Refuses what is sure to be, before anything is read."""
+        self._admission.check(tenant_of(request))
+        self._backpressure.check()
 
     async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
         timeout_s = self._gateway.timeout_s(body)
         permit = await self._admission.admit(tenant_of(request), answer.call, timeout_s)
         try:
             rounds = await self._gateway.start(answer.call, request, timeout_s)
-        except BaseException:
+            self._backpressure.note(is_full=False)
+        except BaseException as error:
+            if isinstance(error, OverloadedError):
+                self._backpressure.note(is_full=True)
             permit.end(answer.spent)
             raise
         rounds = _then(rounds, lambda: permit.end(answer.spent))
@@ -79,6 +92,9 @@ class Routes:
             message = f"model: {name!r} does not exist; this server has {card.model!r}"
             raise ApiError(404, message, "model", "model_not_found")
         return JSONResponse(_model(card))
+
+    async def document(self, request: Request) -> Response:
+        return JSONResponse(openapi_document(await self._gateway.card()))
 
     async def health(self, request: Request) -> Response:
         await self._gateway.ready_card()
@@ -118,6 +134,7 @@ def build_http(gateway: Gateway, authentication: Authentication, admission: Admi
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
     add_drafter_routes(app, gateway)
+    app.add_route("/openapi.json", routes.document, methods=["GET"])
     app.add_route(OPEN, routes.health, methods=["GET"])
     app.add_route("/metrics", operators_only(routes.metrics), methods=["GET"])
     app.add_exception_handler(ApiError, _api_error)

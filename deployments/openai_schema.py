@@ -72,7 +72,14 @@ def _are_ids(value: list[object]) -> bool:
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-Strings = Annotated[list[Stop], BeforeValidator(_strings)]
+Strings = Annotated[list[Stop], BeforeValidator(_strings, json_schema_input_type=Stop | list[Stop])]
+Prompts = Annotated[
+    list[str | list[int]],
+    BeforeValidator(_prompts, json_schema_input_type=str | list[int] | list[str] | list[list[int]]),
+]
+TokenBiases = Annotated[
+    dict[int, float], BeforeValidator(_token_biases, json_schema_input_type=dict[str, float])
+]
 
 
 class StreamOptions(Body):
@@ -88,7 +95,7 @@ class SpeculationBody(Body):
     drafters: Annotated[list[str], Field(max_length=64)] | None = None
     selector: str | None = None
     max_draft_length: Annotated[int, Field(ge=0, le=2**16)] | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=86400)] | None = None
+    timeout_s: Annotated[float, Field(ge=0.001, le=86400)] | None = None
 
 
 class GenerationBody(Body):
@@ -109,7 +116,7 @@ class GenerationBody(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: Annotated[dict[int, float], BeforeValidator(_token_biases)] | None = None
+    logit_bias: TokenBiases | None = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
     user: str | None = None
@@ -171,7 +178,7 @@ class ChatBody(GenerationBody):
 class CompletionBody(GenerationBody):
     """`POST /v1/completions`. Each prompt is a string or a list of token ids."""
 
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    prompt: Prompts
     logprobs: int | None = None
 
 

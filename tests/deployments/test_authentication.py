@@ -17,7 +17,13 @@ from deployments.authentication import Authentication
 from deployments.errors import ApiError
 
 COMPLETIONS = "/v1/completions"
-FOR_TENANTS = {"/v1/chat/completions", COMPLETIONS, "/v1/models", "/v1/models/{name:path}"}
+FOR_TENANTS = {
+    "/v1/chat/completions",
+    COMPLETIONS,
+    "/v1/models",
+    "/v1/models/{name:path}",
+    "/openapi.json",
+}
 BODY = {"model": "tiny", "prompt": "a", "max_tokens": 1}
 
 
