@@ -168,13 +168,16 @@ class LocalCluster:
         return found
 
     def is_running(self, num_targets: int = 1) -> bool:
-        status = self.status()
-        return status.get("status") == "RUNNING" and len(self.replicas("Target")) == num_targets
+        """All of it, and no target that starts or ends."""
+        states = [replica["state"] for replica in self.replicas("Target")]
+        is_whole = self.status().get("status") == "RUNNING"
+        return is_whole and states == ["RUNNING"] * num_targets
 
     def replicas(self, deployment: str) -> list[dict[str, Any]]:
-        """Those that run."""
-        found = self.status().get("deployments", {}).get(deployment, {}).get("replicas", [])
-        return [replica for replica in found if replica["state"] == "RUNNING"]
+        """In any state."""
+        deployments = self.status().get("deployments", {})
+        found: list[dict[str, Any]] = deployments.get(deployment, {}).get("replicas", [])
+        return found
 
     def pids(self) -> dict[str, list[int]]:
         """Of targets and hosts."""
