@@ -43,6 +43,7 @@ NUM_LAYERS = 4
 NUM_SLOW = 32
 NUM_QUICK = 4
 SLOW_TOKENS, QUICK_TOKENS = 1500, 150
+MAX_BUFFERED_TOKENS = 64
 MAX_RATIO = 1.1
 SETTLE_S = 300.0
 
@@ -85,7 +86,8 @@ def main() -> int:
 async def measure(config: TargetConfig, text: Text) -> tuple[list[float], int]:
     """Ratios of pairs; KV blocks in use while all slow readers sit there."""
     target = LocalTarget(config)
-    gateway = Gateway(target, text, Limits(), Resume(slow_client_timeout_s=3600.0))
+    patient = Resume(max_buffered_tokens=MAX_BUFFERED_TOKENS, slow_client_timeout_s=3600.0)
+    gateway = Gateway(target, text, Limits(), patient)
     ratios, most_held = [], 0
     try:
         async with serving(gateway) as port:
@@ -107,6 +109,7 @@ async def measure(config: TargetConfig, text: Text) -> tuple[list[float], int]:
 @asynccontextmanager
 async def serving(gateway: Gateway) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)  # connections inherit it
     server = uvicorn.Server(uvicorn.Config(build_http(gateway), log_level="critical"))
     running = asyncio.ensure_future(server.serve([listener]))
     try:
