@@ -93,7 +93,7 @@ class Bench:
 
 def main() -> int:
     print(describe_machine())
-    num_answers = 64 if is_quick() else 400
+    num_answers = 48 if is_quick() else 400
     bench = Bench()
     apart = {"victim": "victim", "greedy": "greedy"}
     as_one = {"victim": "all", "greedy": "all"}
@@ -102,10 +102,10 @@ def main() -> int:
     found = {
         "beside an equal": bench.run(equal, apart, num_answers),
         "beside a greedy one": bench.run(more, apart, num_answers),
-        "the same, first come first served": bench.run(more, as_one, max(32, num_answers // 8)),
-        "one request, alone": bench.run({"victim": 1}, apart, num_answers // 8),
+        "the same, first come first served": bench.run(more, as_one, num_answers // 6),
+        "one request, alone": bench.run({"victim": 1}, apart, num_answers // 6),
         "one request beside the greedy": bench.run(
-            {"victim": 1, "greedy": FACTOR}, apart, num_answers // 8
+            {"victim": 1, "greedy": FACTOR}, apart, num_answers // 6
         ),
     }
     rows = [

@@ -53,6 +53,7 @@ NUM_LAYERS = 4
 NUM_SLOW = 32
 NUM_QUICK = 4
 SLOW_TOKENS, QUICK_TOKENS = 1500, 150
+MAX_BUFFERED_TOKENS = 64
 MAX_RATIO = 1.1
 SETTLE_S = 300.0
 KEY = new_key()
@@ -103,7 +104,8 @@ def main() -> int:
 async def measure(config: TargetConfig, text: Text) -> tuple[list[float], int]:
     """Ratios of pairs; KV blocks in use while all slow readers sit there."""
     target = LocalTarget(config)
-    gateway = Gateway(target, text, Limits(), Resume(slow_client_timeout_s=3600.0))
+    patient = Resume(max_buffered_tokens=MAX_BUFFERED_TOKENS, slow_client_timeout_s=3600.0)
+    gateway = Gateway(target, text, Limits(), patient)
     ratios, most_held = [], 0
     try:
         async with serving(gateway) as port:
@@ -125,6 +127,7 @@ async def measure(config: TargetConfig, text: Text) -> tuple[list[float], int]:
 @asynccontextmanager
 async def serving(gateway: Gateway) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)  # connections inherit it
     tenants = MemoryTenants(time.monotonic)
     tenants.put(Tenant(name="readers"), None)
     tenants.add_key("readers", KEY.key_id, KEY.digest, None)

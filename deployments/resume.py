@@ -130,7 +130,8 @@ class _Relay:
 
     def _note_loss(self, error: Exception) -> None:
         """A target that had taken it counts; one that is not there may still come."""
-        _LOG.warning("an answer lost its target: %s", type(error).__name__)
+        if not self._num_moves:  # once: while there is no target it is tried often
+            _LOG.warning("an answer lost its target: %s", type(error).__name__)
         if isinstance(error, TimeoutError):
             self._target.suspect(self._here)
         self._num_moves += 1

@@ -20,7 +20,7 @@ from engine.request import Emission, GenerationRequest
 
 NUM_TRACES = int(os.environ.get("HEDGEROW_TRACES", "200"))
 NUM_TOGETHER = 8
-NUM_KV_TOKENS = 120  # too few for all at once
+NUM_KV_TOKENS = 112  # too few for all at once
 NUM_CANCELS = 1000
 
 
@@ -47,7 +47,7 @@ def drawn(index: int) -> GenerationRequest:
             {"stop": tuple(chr(ord("0") + rng.randrange(3, 61)) for _ in range(2))},
         ]
     )
-    made = request(index, rng.choice((0.0, 0.7, 1.0)), max_tokens=rng.randint(1, 10), **options)
+    made = request(index, rng.choice((0.0, 0.7, 1.0)), max_tokens=rng.randint(1, 9), **options)
     return replace(
         made,
         prompt_ids=made.prompt_ids[:20],
@@ -77,7 +77,7 @@ class Trace:
         self._rng = random.Random(seed)
         chosen = self._rng.sample(known, NUM_TOGETHER)
         self._coming = sorted(
-            ((self._rng.randrange(6), each) for each in chosen), key=lambda pair: pair[0]
+            ((self._rng.randrange(4), each) for each in chosen), key=lambda pair: pair[0]
         )
         self._known = {each.request.sequence_id: each for each in chosen}
         self._num_said: dict[str, int] = {}
@@ -147,7 +147,7 @@ def test_each_answer_of_a_trace_is_the_one_that_it_is_alone() -> None:
     counters = engine.counters()
     assert num_cancels > NUM_TRACES // 4
     assert counters.num_preemptions > NUM_TRACES // 20
-    assert sum(use.num_accepted_tokens for use in counters.per_drafter.values()) > NUM_TRACES
+    assert sum(use.num_accepted_tokens for use in counters.per_drafter.values()) > NUM_TRACES // 4
 
 
 def test_a_thousand_cancels_at_random_points_leave_no_block_in_use() -> None:
