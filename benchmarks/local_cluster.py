@@ -35,6 +35,7 @@ MODEL = "smollm2-135m-instruct"
 DOMAINS = ("code", "math", "chat")
 K8S = Path(__file__).parents[1] / "k8s"
 START_S = 420.0
+_STARTED = "Ray runtime started"
 
 
 def groups() -> dict[str, dict[str, Any]]:
@@ -137,8 +138,8 @@ class LocalCluster:
             "RAY_REDIS_ADDRESS": f"127.0.0.1:{self._redis_port}",
             "RAY_external_storage_namespace": "proof",
         }
-        self.head = self._ray_start("head", arguments, environment)
-        wait_for(lambda: self._get("/api/version") is not None, START_S, "the head")
+        self.head = self._start_until_up("head", arguments, environment)
+        wait_for(lambda: self._get("/api/version") is not None, START_S, "the dashboard")
 
     def kill_head(self) -> None:
         """Its raylet, its GCS, its dashboard, and Serve's controller and proxy there."""
@@ -198,16 +199,24 @@ class LocalCluster:
         labels = ",".join(f"{key}={value}" for key, value in group["labels"].items())
         arguments = [f"--address=127.0.0.1:{self._head_port}", f"--num-cpus={cpus}"]
         arguments += [f"--num-gpus={gpus}", f"--resources={own}", f"--labels={labels}"]
-        process = self._ray_start(name, arguments, {})
+        self._start_until_up(name, arguments, {})
+
+    def _start_until_up(
+        self, name: str, arguments: list[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Again, if it ends: a busy machine is too slow for Ray's patience."""
         log = self.folder / f"{name}.log"
+        num_before = log.read_text().count(_STARTED) if log.exists() else 0
+        process = self._ray_start(name, arguments, environment)
 
         def is_up() -> bool:
             nonlocal process
-            if process.poll() is not None:  # a busy machine is too slow for Ray's patience
-                process = self._ray_start(name, arguments, {})
-            return "Ray runtime started" in log.read_text()
+            if process.poll() is not None:
+                process = self._ray_start(name, arguments, environment)
+            return log.read_text().count(_STARTED) > num_before
 
         wait_for(is_up, START_S, name)
+        return process
 
     def _ray_start(
         self, name: str, arguments: list[str], environment: Mapping[str, str]
