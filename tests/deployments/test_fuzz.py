@@ -156,7 +156,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         b"\xff",
         b"\r\n",
     ]
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
         at, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
         end = min(end, at + 40)
         part = data[at:end]
@@ -233,7 +233,7 @@ def test_requests_with_broken_bytes_are_answered_or_closed_at_once(server: Runni
     with ThreadPoolExecutor(NUM_CLIENTS) as clients:
         found = list(clients.map(ask, range(NUM_MUTANTS)))
     num_seen = Counter(status for status, _ in found)
-    assert {200, 400, 401, 404, 405} <= set(num_seen), num_seen
+    assert {200, 400, 401, 404} <= set(num_seen), num_seen
     assert num_seen[0] < NUM_MUTANTS / 4, num_seen
     assert max(seconds for _, seconds in found) < ANSWER_S
     with httpx.Client(base_url=server.url, headers={"Authorization": login}) as client:

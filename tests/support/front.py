@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -90,4 +91,5 @@ def answer(connection: socket.socket, body: bytes) -> None:
 
 
 def hang_up(connection: socket.socket, request: bytes) -> None:
-    """As a process that is killed, before the first byte of an answer."""
+    """As a process that is killed before the first byte of an answer: with a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
