@@ -131,7 +131,8 @@ def running_app(folder: Path, model: str, num_targets: int, num_ingresses: int) 
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        if wait_for(lambda: b"Ctrl-C ends it" in log_file.read_bytes(), START_S) is None:
+        wait_for(lambda: _is_over(process, log_file), START_S)
+        if b"Ctrl-C ends it" not in log_file.read_bytes():
             raise SystemExit(log_file.read_text(errors="replace"))
         app = App(f"http://127.0.0.1:{port}", folder, made, process)
         app.wait_for_replicas("Target", num_targets)
@@ -139,3 +140,8 @@ def running_app(folder: Path, model: str, num_targets: int, num_ingresses: int) 
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60.0)
+
+
+def _is_over(process: subprocess.Popen[bytes], log_file: Path) -> bool:
+    """Whether it serves, or never will."""
+    return process.poll() is not None or b"Ctrl-C ends it" in log_file.read_bytes()
