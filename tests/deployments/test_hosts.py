@@ -80,7 +80,8 @@ def states(app: Any, name: str) -> list[str]:
 
 
 def drafters(app: Any) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = httpx.get(f"{app.url}/v1/drafters", timeout=30).json()["data"]
+    answer = httpx.get(f"{app.url}/v1/drafters", headers=app.login, timeout=30)
+    listed: list[dict[str, Any]] = answer.json()["data"]
     return listed
 
 
@@ -93,19 +94,19 @@ def test_drafters_come_rest_and_go_under_a_stream(app: Any, client: OpenAI) -> N
         hedgerow = {"drafters": [name], "selector": "ucbspec"}
         return ask(client, hedgerow, name=name, temperature=0)[1] > 0
 
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, httpx.Client(headers=app.login, timeout=30) as operator:
         stream = threads.submit(ask, client, {}, **asked)
         for name, host in zip(names, (None, "edge"), strict=True):
             section = {"name": name, "kind": "prompt_lookup", "max_draft_length": 8, "host": host}
-            assert httpx.post(url, json=section, timeout=30).status_code == 202
+            assert operator.post(url, json=section).status_code == 202
         for name in names:
             wait_for(lambda name=name: states(app, name) == ["ready"])  # type: ignore[misc]
             wait_for(lambda name=name: uses(name))  # type: ignore[misc]
-            httpx.patch(f"{url}/{name}", json={"enabled": False}, timeout=30)
+            operator.patch(f"{url}/{name}", json={"enabled": False})
         for name in names:
             wait_for(lambda name=name: states(app, name) == ["disabled"])  # type: ignore[misc]
             assert not uses(name)
-            assert httpx.delete(f"{url}/{name}", timeout=30).status_code == 202
+            assert operator.delete(f"{url}/{name}").status_code == 202
         wait_for(lambda: not any(states(app, name) for name in names))
         assert stream.result()[0] == alone
 
