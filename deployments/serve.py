@@ -119,7 +119,7 @@ def _greet(plan: Plan, folder: Path, key: str | None) -> None:
         print("API keys: `hedgerow tenants add NAME` prints one")
     else:
         print(f"API key, for this machine's development: {key}\n")
-    login = f"-H 'Authorization: Bearer {key or '$KEY'}' -H 'Content-Type: application/json'"
+    login = f"-H 'Authorization: Bearer {key or 'hr-...'}' -H 'Content-Type: application/json'"
     print(f"curl {plan.url}/v1/chat/completions {login} -d '{body}'\n")
     print(f"Ctrl-C ends it. Ray's own commands work with RAY_AUTH_TOKEN_PATH={folder}/token")
     sys.stdout.flush()
