@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from benchmarks.fault_servers import free_port, wait_for
+from benchmarks.login import own_tenants
 from cluster.yaml_file import read_yaml, write_yaml
 from deployments.serve_status import DASHBOARD, DIRECT
 
@@ -124,22 +125,22 @@ def running_app(folder: Path, model: str, num_targets: int, num_ingresses: int) 
     config, port = folder / "ray_config.yaml", free_port()
     made = document(model, num_targets, num_ingresses)
     write_yaml(config, made)
-    environment = {**os.environ, "HEDGEROW_STATE": str(folder / "state")}
-    environment.pop("REDIS_URL", None)
     command = [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)]
     log_file = folder / "app.log"
-    with log_file.open("wb") as log:
+    with own_tenants(folder / "tenants") as tenants, log_file.open("wb") as log:
+        environment = {**os.environ, **tenants, "HEDGEROW_STATE": str(folder / "state")}
+        environment.pop("REDIS_URL", None)
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: _is_over(process, log_file), START_S)
-        if b"Ctrl-C ends it" not in log_file.read_bytes():
-            raise SystemExit(log_file.read_text(errors="replace"))
-        app = App(f"http://127.0.0.1:{port}", folder, made, process)
-        app.wait_for_replicas("Target", num_targets)
-        yield app
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60.0)
+        try:
+            wait_for(lambda: _is_over(process, log_file), START_S)
+            if b"Ctrl-C ends it" not in log_file.read_bytes():
+                raise SystemExit(log_file.read_text(errors="replace"))
+            app = App(f"http://127.0.0.1:{port}", folder, made, process)
+            app.wait_for_replicas("Target", num_targets)
+            yield app
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60.0)
 
 
 def _is_over(process: subprocess.Popen[bytes], log_file: Path) -> bool:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import httpx
 
+from benchmarks.login import login
+
 NUM_STREAMS = 16
 TIMEOUT_S = 300.0
 PROMPTS = (
@@ -146,7 +148,7 @@ class Load:
     async def _all(self, stream: bool) -> list[Answer]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
-            base_url=self._url, timeout=TIMEOUT_S, limits=limits
+            base_url=self._url, headers=login(), timeout=TIMEOUT_S, limits=limits
         ) as client:
             return await asyncio.gather(*(ask(client, each, stream) for each in self._asked))
 
@@ -155,7 +157,7 @@ class Load:
         asked = self._asked[0]
         body = {**asked.body, "max_tokens": 1}
         started_s = time.monotonic()
-        with httpx.Client(base_url=self._url, timeout=timeout_s) as client:
+        with httpx.Client(base_url=self._url, headers=login(), timeout=timeout_s) as client:
             while time.monotonic() - started_s < timeout_s:
                 try:
                     if client.post(asked.path, json=body).status_code == 200:

@@ -20,6 +20,7 @@ import httpx
 
 from benchmarks.chaos_app import App, running_app
 from benchmarks.chaos_load import TIMEOUT_S
+from benchmarks.login import login
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.shallow_model import write_shallow_model
 from benchmarks.varied_prompts import varied_prompts
@@ -54,7 +55,7 @@ def main() -> int:
 def hit_share(app: App, model: str, conversations: list[list[str]], is_random: bool) -> float:
     """Of the prompt tokens of all turns but the first."""
     with (
-        httpx.Client(base_url=app.url, timeout=TIMEOUT_S) as client,
+        httpx.Client(base_url=app.url, headers=login(), timeout=TIMEOUT_S) as client,
         ThreadPoolExecutor(NUM_TOGETHER) as threads,
     ):
         found = list(
