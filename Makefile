@@ -34,7 +34,7 @@ serve: install
 	@$(BIN)/python -m deployments.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .

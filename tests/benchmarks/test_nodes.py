@@ -18,8 +18,6 @@ from tiny_target import write_tiny_target
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 400.0
 
-pytestmark = pytest.mark.xdist_group("applications")
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
