@@ -34,7 +34,7 @@ class _Tally:
 
 
 class Hindsight:
-    """`names` are those of all drafters."""
+    """`names` are those of the first drafters; others may come, and those that go stay counted."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._tallies = {name: _Tally() for name in names}
@@ -60,17 +60,20 @@ class Hindsight:
 
     def hear(self, name: str) -> None:
         """A learner was told an outcome of this drafter."""
-        self._tallies[name].heard_at = self._num_decisions
+        self._tally(name).heard_at = self._num_decisions
 
     def count_scoring(self, name: str, num_settled: int, seconds: float) -> None:
-        tally = self._tallies[name]
+        tally = self._tally(name)
         tally.num_evaluations += num_settled
         tally.seconds += seconds
 
     def compare(self, name: str, evaluation: Evaluation, scored: Outcome) -> None:
         if evaluation.num_chosen is None:
             return
-        tally = self._tallies[name]
+        tally = self._tally(name)
         tally.num_compared += 1
         tally.num_accepted += scored.accept_length
         tally.num_accepted_of_chosen += evaluation.num_chosen
+
+    def _tally(self, name: str) -> _Tally:
+        return self._tallies.setdefault(name, _Tally(heard_at=self._num_decisions))

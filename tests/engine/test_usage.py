@@ -45,3 +45,12 @@ def test_a_drafter_that_nobody_hears_of_is_seen() -> None:
         hindsight.hear("a")
     assert hindsight.per_drafter["a"].num_decisions_unheard == 0
     assert hindsight.per_drafter["b"].num_decisions_unheard == 5
+
+
+def test_a_drafter_that_comes_later_is_counted_from_then_on() -> None:
+    hindsight = Hindsight(["first"])
+    hindsight.count_decision()
+    hindsight.count_scoring("later", 3, 0.5)
+    found = hindsight.per_drafter["later"]
+    assert (found.num_evaluations, found.seconds) == (3, 0.5)
+    assert hindsight.per_drafter["first"].num_evaluations == 0
