@@ -9,7 +9,10 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
-	bench-selector-cost bench-scale bench-sharing record-traces train-drafters evaluate-drafters clean
+	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
+	bench-fairness bench-session-routing bench-slow-readers \
+	bench-load bench-locust bench-overload prove-http prove-operating prove-head-loss prove-metrics \
+	prove-redis-failover train-drafters evaluate-drafters render clean
 
 install: $(STAMP)
 
@@ -31,7 +34,7 @@ serve: install
 	@$(BIN)/python -m deployments.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .
@@ -40,8 +43,25 @@ check: install
 	$(BIN)/mypy tests
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_docs.py
 
-prove: install
+prove: install prove-http
+	HEDGEROW_TRACES=$(if $(QUICK),200,2000) $(BIN)/python -m pytest -q tests/engine/test_traces.py
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
+
+chaos: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(BIN)/python -m benchmarks.chaos
+
+bench-fairness: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.fairness
+
+bench-slow-readers: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.slow_readers
+
+bench-session-routing: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.session_routing
+
+prove-http: install
+	HEDGEROW_CASES=$(if $(QUICK),2000,20000) HEDGEROW_MUTANTS=$(if $(QUICK),5000,50000) \
+		$(BIN)/python -m pytest -q tests/deployments/test_fuzz.py
 
 prove-statistics: install
 	HEDGEROW_EXAMPLES=$(if $(QUICK),1000,10000) $(BIN)/python -m pytest -q tests/cluster/statistics/test_interleavings.py
@@ -49,6 +69,16 @@ prove-statistics: install
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-load: install
+	$(BIN)/python -m benchmarks.load $(if $(URL),--url $(URL)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+bench-locust: install
+	$(BIN)/locust -f benchmarks/locustfile.py --headless --users $(or $(USERS),8) --run-time $(or $(TIME),60s) \
+		--host $(or $(URL),http://127.0.0.1:8000) --html build/locust.html $(ARGS)
+
+bench-overload: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.overload
 
 bench-select: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(STOP),STOP=$(STOP)) $(BIN)/python -m benchmarks.selection
@@ -61,6 +91,15 @@ bench-regret: install
 
 bench-selector-cost: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.replay_cost
+
+bench-dataplane: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.dataplane
+
+bench-host-faults: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.host_faults
+
+prove-nodes: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.nodes
 
 bench-scale: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.scale
@@ -77,6 +116,24 @@ train-drafters: install
 
 evaluate-drafters: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS)
+
+prove-operating: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.operating
+
+prove-head-loss: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.head_loss
+
+prove-metrics: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.monitoring
+
+prove-redis-failover: install
+	$(BIN)/python -m benchmarks.redis_failover
+
+render: install
+	$(BIN)/hedgerow reference > docs/configuration.md
+	for overlay in dev gpu prod; do \
+		$(BIN)/hedgerow render k8s/overlays/$$overlay/values.yaml \
+			--patch k8s/overlays/$$overlay/serve-config.yaml || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

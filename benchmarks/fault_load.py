@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from benchmarks.login import login
+
 NUM_STREAMS = 16
 MAX_TOKENS = 40
 MODEL = "smollm2-135m-instruct"
@@ -55,7 +57,10 @@ class Load:
 
     def num_draft_tokens(self) -> Counter[str]:
         """By drafter, of as many answers at once as there are streams."""
-        with httpx.Client(timeout=120) as client, ThreadPoolExecutor(NUM_STREAMS) as threads:
+        with (
+            httpx.Client(timeout=120, headers=login()) as client,
+            ThreadPoolExecutor(NUM_STREAMS) as threads,
+        ):
             numbers = [next(self._numbers) for _ in range(NUM_STREAMS)]
             answers = list(threads.map(lambda number: self._ask(client, number), numbers))
         found: Counter[str] = Counter()
@@ -64,7 +69,7 @@ class Load:
         return found
 
     def _run(self) -> None:
-        with httpx.Client(timeout=120) as client:
+        with httpx.Client(timeout=120, headers=login()) as client:
             while self._running.is_set():
                 try:
                     self._ask(client, next(self._numbers))

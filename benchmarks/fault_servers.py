@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_proxy import FaultProxy
+from benchmarks.login import own_tenants
 from cluster.embedded_redis import find_server
 from cluster.statistics.cells import SurvivalCell, cell_of
 from cluster.statistics.client import connect
@@ -121,19 +122,19 @@ def running_app(folder: Path, redis_port: int) -> Iterator[str]:
     deployments.append({"name": "Router", "num_replicas": NUM_REPLICAS})
     config, port = folder / "ray_config.yaml", free_port()
     write_yaml(config, document)
-    environment = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{redis_port}"}
     command = [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)]
     log_file = folder / "app.log"
-    with log_file.open("wb") as log:
+    with own_tenants(folder / "tenants") as tenants, log_file.open("wb") as log:
+        environment = {**os.environ, **tenants, "REDIS_URL": f"redis://127.0.0.1:{redis_port}"}
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        if wait_for(lambda: b"Ctrl-C ends it" in log_file.read_bytes(), START_S) is None:
-            raise SystemExit(log_file.read_text(errors="replace"))
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60.0)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            if wait_for(lambda: b"Ctrl-C ends it" in log_file.read_bytes(), START_S) is None:
+                raise SystemExit(log_file.read_text(errors="replace"))
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60.0)
 
 
 def free_port() -> int:

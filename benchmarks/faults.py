@@ -23,6 +23,7 @@ import httpx
 from benchmarks.fault_load import NUM_STREAMS, Load
 from benchmarks.fault_proxy import FaultProxy, Mode
 from benchmarks.fault_servers import NUM_REPLICAS, Servers, running_app, running_servers, wait_for
+from benchmarks.login import login
 from benchmarks.machine import is_quick
 from benchmarks.spread import paired_ratios, print_table
 from cluster.embedded_redis import find_server
@@ -136,7 +137,7 @@ class Trial:
         self.servers.port = self.proxy.target = replica
 
     def _counted(self) -> int:
-        lines = httpx.get(f"{self._url}/metrics", timeout=30).text.splitlines()
+        lines = httpx.get(f"{self._url}/metrics", headers=login(), timeout=30).text.splitlines()
         name = "hedgerow:spec_decode_num_accepted_tokens_total"
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)))
 

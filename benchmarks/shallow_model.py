@@ -13,7 +13,12 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 _LAYERS = "model.layers."
 
 

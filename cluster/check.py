@@ -124,9 +124,11 @@ def _deployment_problems(
     deployment: Mapping[str, object], path: KeyPath, config: Section | None
 ) -> Iterator[Problem]:
     name = deployment.get("name")
-    model = DEPLOYMENT_SETTINGS.get(str(name))
+    hosts = config.hosts if isinstance(config, ClusterConfig) else ()
+    models = DEPLOYMENT_SETTINGS | {host.deployment: Section for host in hosts}
+    model = models.get(str(name))
     if model is None:
-        allowed = ", ".join(sorted(DEPLOYMENT_SETTINGS))
+        allowed = ", ".join(sorted(models))
         yield Problem((*path, "name"), f"{name!r} is no deployment; one of {allowed}")
         return
     where = (*path, "user_config")

@@ -40,12 +40,46 @@ class TargetSection(Section):
     max_queue_length: Annotated[int, Field(ge=1, le=2**20)] = 1024
 
 
+class HostSection(Section):
+    """A Serve deployment of its own for the drafters that name it, with what each replica books.
+
+    `num_kv_tokens` is the cache of each of its model drafters. `draft_timeout_s` is how long a
+    target waits for a draft or a score before it goes on without. `None` leaves it to the target's.
+    """
+
+    name: Name
+    num_replicas: Annotated[int, Field(ge=1, le=1024)] = 1
+    num_cpus: Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)] = 0.25
+    num_gpus: Annotated[float, Field(ge=0, le=1024, allow_inf_nan=False)] = 0
+    resources: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, max_length=64
+    )
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:[0-9]+)$")] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] | None = None
+    draft_timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+
+    @model_validator(mode="after")
+    def _resources_are_custom(self) -> HostSection:
+        for name in ("CPU", "GPU", "memory", "object_store_memory"):
+            if name in self.resources:
+                raise ValueError(f"resources: {name!r} is no resource of the operator's own")
+        return self
+
+    @property
+    def deployment(self) -> str:
+        """Its name in Ray Serve."""
+        return f"Drafter-{self.name}"
+
+
 class DrafterSection(Section):
     """One drafter.
 
     `path` is the folder of a drafter that was trained for the target, for kind `head` and `model`;
     `model` another model's folder or Hub id, for kind `model` alone. With `stop_threshold` such a
-    drafter ends its drafts itself where a refusal is that likely.
+    drafter ends its drafts itself where a refusal is that likely. `host` names one of `hosts`; None
+    is the target's own process, where all heads are.
     """
 
     name: Name
@@ -54,6 +88,7 @@ class DrafterSection(Section):
     model: Annotated[str, Field(min_length=1)] | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
     stop_threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    host: Name | None = None
 
     @model_validator(mode="after")
     def _keys_belong_to_their_kind(self) -> DrafterSection:
@@ -66,6 +101,8 @@ class DrafterSection(Section):
             raise ValueError("kind 'model' needs one of the keys 'model' and 'path'")
         if self.kind == "head" and not given:
             raise ValueError("kind 'head' needs the key 'path': a drafter's folder")
+        if self.kind == "head" and self.host is not None:
+            raise ValueError("kind 'head' takes no key 'host': it drafts in the target's process")
         if self.stop_threshold is not None and self.path is None:
             raise ValueError("stop_threshold is for drafters with a path")
         return self
@@ -90,14 +127,32 @@ class ClusterConfig(Section):
     target: TargetSection = TargetSection()
     redis: RedisSection = RedisSection()
     drafters: tuple[DrafterSection, ...] = Field(default=(), strict=False, max_length=64)
+    hosts: tuple[HostSection, ...] = Field(default=(), strict=False, max_length=64)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> ClusterConfig:
-        names = [drafter.name for drafter in self.drafters]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"drafters: two of them have the name {twice[0]!r}")
+        for key, sections in (("drafters", self.drafters), ("hosts", self.hosts)):
+            names = [section.name for section in sections]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{key}: two of them have the name {twice[0]!r}")
         return self
+
+    @model_validator(mode="after")
+    def _hosts_and_drafters_fit(self) -> ClusterConfig:
+        hosts = [host.name for host in self.hosts]
+        for drafter in self.drafters:
+            if drafter.host is not None and drafter.host not in hosts:
+                known = ", ".join(hosts) or "none"
+                raise ValueError(
+                    f"drafters: {drafter.name!r} names the host {drafter.host!r}, which is not "
+                    f"among `hosts`; configured: {known}"
+                )
+        return self
+
+    def drafters_at(self, host: str | None) -> tuple[DrafterSection, ...]:
+        """Those of this host; of the target's own process if it is None."""
+        return tuple(drafter for drafter in self.drafters if drafter.host == host)
 
 
 class Arm(Section):
@@ -221,24 +276,22 @@ class TargetSettings(Section):
     """`user_config` of the deployment Target.
 
     `selector` decides for every request but those that name one of `selectors`. With `speculation`
-    off everything is decoded plainly.
+    off everything is decoded plainly; drafters that are `disabled` are neither asked nor told.
     """
 
     speculation: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
     selector: SelectorSection = SurvivalSection()
     selectors: dict[Name, SelectorSection] = Field(default_factory=dict, max_length=64)
+    disabled: tuple[Name, ...] = Field(default=(), strict=False, max_length=64)
 
     def unknown_drafters(self, config: ClusterConfig) -> list[tuple[str, str]]:
-        """(path of a selector, drafter) for every drafter that is not configured."""
+        """(path of a setting, drafter) for every drafter that is not configured."""
         known = {drafter.name for drafter in config.drafters}
         sections = {"selector": self.selector}
         sections.update({f"selectors.{name}": section for name, section in self.selectors.items()})
-        return [
-            (path, name)
-            for path, section in sections.items()
-            for name in section.arms()
-            if name not in known
-        ]
+        named = [(path, name) for path, section in sections.items() for name in section.arms()]
+        named += [("disabled", name) for name in self.disabled]
+        return [(path, name) for path, name in named if name not in known]
 
 
 class Limits(Section):
@@ -254,10 +307,25 @@ class Limits(Section):
     request_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 600.0
 
 
+class Resume(Section):
+    """When an answer goes on at another target, and how far a slow client may fall behind.
+
+    A target that is silent for `stall_timeout_s` is given up; after `max_losses` targets a request
+    fails. While `max_buffered_tokens` of an answer wait for its client, no more are decoded; a
+    client that takes nothing for `slow_client_timeout_s` is cut off.
+    """
+
+    stall_timeout_s: Annotated[float, Field(ge=3, le=3600, allow_inf_nan=False)] = 15.0
+    max_losses: Annotated[int, Field(ge=0, le=1000)] = 5
+    max_buffered_tokens: Annotated[int, Field(ge=1, le=2**20)] = 512
+    slow_client_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 60.0
+
+
 class IngressSettings(Section):
     """`user_config` of the deployment Ingress."""
 
     limits: Limits = Limits()
+    resume: Resume = Resume()
 
 
 DEPLOYMENT_SETTINGS: dict[str, type[Section]] = {

@@ -36,5 +36,11 @@ def read_yaml(path: Path) -> object:
         raise YamlFileError(f"is not YAML: {' '.join(str(error).split())}") from error
 
 
+def dump_yaml(document: object) -> str:
+    """The same text for the same document, its keys in their order."""
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def write_yaml(path: Path, document: object) -> None:
-    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(document), encoding="utf-8")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
+from cluster.limits.usage import Usage
 from deployments.call import Call
-from deployments.choice import Choice, usage
+from deployments.choice import Choice, spent, usage
 from deployments.errors import ApiError
 from engine.request import Emission
 
@@ -51,6 +53,11 @@ class Answer:
         for emission in emissions:
             self._choices[self._index[emission.sequence_id]].add(emission)
 
+    @property
+    def spent(self) -> Usage:
+        """So far, for the tenant's account; nothing before the first round."""
+        return spent(self._choices, self.call.num_choices)
+
     def whole(self) -> Json:
         choices = [self._words.whole(i, choice) for i, choice in enumerate(self._choices)]
         used = usage(self._choices, self.call.num_choices)
@@ -63,15 +70,16 @@ class Answer:
         opening = [chunk for i in range(len(self._choices)) for chunk in self._words.opening(i)]
         if opening:
             yield b"".join(self._chunk(chunk) for chunk in opening)
-        async for emissions in rounds:
-            self.add(emissions)
-            written = b"".join(
-                self._chunk(chunk)
-                for emission in emissions
-                for chunk in self._words.pieces(self._index[emission.sequence_id], emission)
-            )
-            if written:
-                yield written
+        async with aclosing(rounds):
+            async for emissions in rounds:
+                self.add(emissions)
+                written = b"".join(
+                    self._chunk(chunk)
+                    for emission in emissions
+                    for chunk in self._words.pieces(self._index[emission.sequence_id], emission)
+                )
+                if written:
+                    yield written
         if self._includes_usage:
             last = self._envelope(self._words.chunk_object, [])
             yield event(last | {"usage": usage(self._choices, self.call.num_choices)})

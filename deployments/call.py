@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.tenants.tenant import Tenant
 from deployments.errors import invalid
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import too_long
+from deployments.route import beginning_of, session_of
 from engine.noise import choice_seed
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
 
@@ -19,13 +21,14 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`requests[p * num_choices + c]` is choice c of prompt p."""
+    """`requests[p * num_choices + c]` is choice c of prompt p; `session` its conversation."""
 
     call_id: str
     created_s: int
     card: ModelCard
     num_choices: int
     requests: tuple[GenerationRequest, ...]
+    session: str = ""
 
     @property
     def index(self) -> dict[str, int]:
@@ -34,9 +37,14 @@ class Call:
 
 
 def build_call(
-    prefix: str, body: GenerationBody, prompts: Sequence[Sequence[int]], card: ModelCard
+    prefix: str,
+    body: GenerationBody,
+    prompts: Sequence[Sequence[int]],
+    card: ModelCard,
+    tenant: Tenant,
 ) -> Call:
     """Raises ApiError or InvalidRequestError, naming the parameter."""
+    longest = min(card.max_sequence_length, tenant.kv_quota_tokens or card.max_sequence_length)
     call_id = f"{prefix}-{secrets.token_hex(16)}"
     seed = secrets.randbits(63) if body.seed is None else body.seed
     requests = []
@@ -47,16 +55,28 @@ def build_call(
                 GenerationRequest(
                     sequence_id=f"{call_id}-{prompt_index}-{choice}",
                     prompt_ids=tuple(prompt),
-                    max_tokens=_max_tokens(body, len(prompt), card.max_sequence_length),
+                    max_tokens=_max_tokens(body, len(prompt), longest),
+                    tenant=tenant.name,
+                    weight=tenant.weight,
+                    kv_quota_tokens=tenant.kv_quota_tokens,
                     sampling=_sampling(body, choice_seed(seed, choice), card.vocab_size),
                     stop=tuple(body.stop or ()),
                     stop_token_ids=_stop_token_ids(body, card.vocab_size),
                     ignore_eos=bool(body.ignore_eos),
                     speculation=_speculation(body),
                     leader_id=leader_id if choice else None,
+                    priority=body.priority or 0,
                 )
             )
-    return Call(call_id, int(time.time()), card, body.num_choices, tuple(requests))
+    session = session_of(requests[0].tenant, _conversation(body, prompts))
+    return Call(call_id, int(time.time()), card, body.num_choices, tuple(requests), session)
+
+
+def _conversation(body: GenerationBody, prompts: Sequence[Sequence[int]]) -> Sequence[object]:
+    """What stays as a conversation goes on: the client's own key, else how it began."""
+    if body.prompt_cache_key is not None:
+        return ["key", body.prompt_cache_key]
+    return ["text", *(body.beginning if isinstance(body, ChatBody) else beginning_of(prompts[0]))]
 
 
 def _max_tokens(body: GenerationBody, num_prompt_tokens: int, max_sequence_length: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from engine.request import DrafterUse, Emission, SpeculationUse, TokenLogprob
+from cluster.limits.usage import Usage
+from engine.request import Emission, SpeculationUse, TokenLogprob
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ def usage(choices: Sequence[Choice], num_choices: int) -> dict[str, object]:
     firsts = choices[::num_choices]
     num_prompt_tokens = sum(choice.num_prompt_tokens for choice in firsts)
     num_tokens = sum(choice.num_tokens for choice in choices)
-    use = _total([choice.use for choice in choices])
+    use = sum((choice.use for choice in choices), SpeculationUse())
     return {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_tokens,
@@ -57,18 +58,17 @@ def usage(choices: Sequence[Choice], num_choices: int) -> dict[str, object]:
     }
 
 
-def _total(uses: Sequence[SpeculationUse]) -> SpeculationUse:
-    per_drafter: dict[str, DrafterUse] = {}
-    for use in uses:
-        for name, item in use.per_drafter.items():
-            so_far = per_drafter.get(name, DrafterUse())
-            per_drafter[name] = DrafterUse(
-                so_far.num_rounds + item.num_rounds,
-                so_far.num_draft_tokens + item.num_draft_tokens,
-                so_far.num_accepted_tokens + item.num_accepted_tokens,
-            )
-    return SpeculationUse(
-        num_rounds=sum(use.num_rounds for use in uses),
-        num_emitted_tokens=sum(use.num_emitted_tokens for use in uses),
-        per_drafter=per_drafter,
+def spent(choices: Sequence[Choice], num_choices: int) -> Usage:
+    """What a tenant's account is charged with; not a request before anything was emitted."""
+    firsts = choices[::num_choices]
+    use = sum((choice.use for choice in choices), SpeculationUse())
+    if not any(choice.num_prompt_tokens for choice in choices):
+        return Usage()
+    return Usage(
+        num_requests=1,
+        num_prompt_tokens=sum(choice.num_prompt_tokens for choice in firsts),
+        num_cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
+        num_completion_tokens=sum(choice.num_tokens for choice in choices),
+        num_draft_tokens=use.num_draft_tokens,
+        num_accepted_tokens=use.num_accepted_tokens,
     )

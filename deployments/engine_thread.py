@@ -10,7 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -28,6 +28,8 @@ class SteppedEngine(Protocol):
     """What the thread needs of an engine."""
 
     def submit(self, request: GenerationRequest) -> None: ...
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None: ...
 
     def cancel(self, sequence_id: str) -> None: ...
 
@@ -60,10 +62,14 @@ class _Stream:
         self._failure = reason
         self._wake()
 
-    async def next(self) -> list[Emission]:
-        """One round's emissions; several rounds' where the reader lags."""
+    async def next(self, wait_s: float | None) -> list[Emission]:
+        """One round's emissions; several rounds' where the reader lags, none after `wait_s`."""
         while True:
-            await self._ready.wait()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._ready.wait()
+            except TimeoutError:
+                return []
             failure = self._failure
             if failure is None:
                 self._ready.clear()
@@ -80,10 +86,16 @@ class _Stream:
 
 
 class EngineThread:
-    """Owns `engine` from here on: nobody else may touch it."""
+    """Owns `engine` from here on: nobody else may touch it.
 
-    def __init__(self, engine: SteppedEngine) -> None:
+    With `pulse_s` who waits for tokens hears so often that the thread is alive.
+    """
+
+    def __init__(self, engine: SteppedEngine, pulse_s: float | None = None) -> None:
         self._engine = engine
+        self._pulse_s = pulse_s
+        self._num_turns = 0
+        self._num_coming: Counter[str] = Counter()  # by tenant; submitted after the running round
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}
         self._stopping = False
@@ -142,19 +154,37 @@ class EngineThread:
     ) -> AsyncGenerator[list[Emission], None]:
         """Emissions of all `requests`, round by round. Closing it frees what they hold.
 
-        Raises what `Engine.submit` raises, and then none of the requests runs.
+        Raises what `Engine.submit` raises, and then none of the requests runs. With a pulse it
+        says [] when it has taken the requests, and whenever rounds went by without a token of them.
         """
         stream = _Stream()
         live = {request.sequence_id for request in requests}
         try:
-            await self.run(lambda: self._submit(requests, stream))
+            await self._enter(requests, stream)
+            if self._pulse_s is not None:
+                yield []
+            num_turns = self._num_turns
             while live:
-                emissions = await stream.next()
+                emissions = await stream.next(self._pulse_s)
+                if not emissions and num_turns == self._num_turns:
+                    continue  # the thread hangs, and silence tells that
+                num_turns = self._num_turns
                 live.difference_update(e.sequence_id for e in emissions if e.finish_reason)
                 yield emissions
         finally:
             if live:
                 self._commands.put(lambda: self._cancel(live))
+
+    async def _enter(self, requests: Sequence[GenerationRequest], stream: _Stream) -> None:
+        """Submits after the running round; a full queue refuses at once."""
+        coming = Counter(request.tenant for request in requests)
+        for tenant in coming:
+            self._engine.check_room(tenant, self._num_coming[tenant])
+        self._num_coming += coming
+        try:
+            await self.run(lambda: self._submit(requests, stream))
+        finally:
+            self._num_coming -= coming
 
     def stop(self) -> None:
         """Ends the thread after the running round; waits for it."""
@@ -181,6 +211,7 @@ class EngineThread:
 
     def _run(self) -> None:
         while not self._stopping:
+            self._num_turns += 1
             try:
                 self._do_commands()
                 if self._failure is None and self._engine.has_work:

@@ -41,7 +41,15 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        found = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+class OverloadedError(ApiError):
+    """503: more comes than can be answered; may be tried again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, None, "overloaded", retry_after_s=1)
 
 
 def _cut(text: str) -> str:

@@ -12,13 +12,17 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from cluster.config import Limits
+from cluster.config import IngressSettings, Limits, Resume
+from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
-from deployments.errors import ApiError, invalid
+from deployments.errors import ApiError, OverloadedError, invalid
+from deployments.metric_families import Family, store_families, target_families
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from deployments.prompts import chat_prompt, check_prompts, completion_prompts
 from deployments.refusal import RefusedError
+from deployments.resume import ResumingClient
+from deployments.route import Route
 from deployments.target_client import CONTROL_TIMEOUT_S, TargetClient
 from deployments.target_counters import TargetCounters
 from deployments.watch import watched
@@ -31,14 +35,25 @@ Rounds = AsyncGenerator[Sequence[Emission], None]
 
 
 class Gateway:
-    """`limits` may be replaced at any time; a request keeps those it started with."""
+    """Its settings may be replaced at any time; a request keeps those it started with."""
 
-    def __init__(self, target: TargetClient, text: Text, limits: Limits) -> None:
+    def __init__(
+        self, target: TargetClient, text: Text, limits: Limits, resume: Resume | None = None
+    ) -> None:
         self.target = target
+        self._answers = ResumingClient(target, resume or Resume())
         self.text = text
         self.limits = limits
         self._card: ModelCard | None = None
         self._threads = ThreadPoolExecutor(NUM_TOKENIZER_THREADS, "tokenizer")
+
+    def apply(self, settings: IngressSettings) -> None:
+        self.limits = settings.limits
+        self._answers.settings = settings.resume
+
+    @property
+    def slow_client_timeout_s(self) -> float:
+        return self._answers.settings.slow_client_timeout_s
 
     def close(self) -> None:
         self._threads.shutdown(wait=False)
@@ -63,24 +78,39 @@ class Gateway:
         except Exception:
             return []
 
-    async def chat_call(self, body: ChatBody) -> Call:
+    async def metrics(self) -> list[Family]:
+        """Of every replica that answers."""
+        targets = await self.counters()
+        found = [family for target in targets for family in target_families(target)]
+        try:
+            health = await asyncio.wait_for(self.target.store_health(), CONTROL_TIMEOUT_S)
+        except Exception:
+            return found
+        return [*found, *store_families(health)]
+
+    async def chat_call(self, body: ChatBody, tenant: Tenant) -> Call:
         card = await self._card_for(body.model)
         self._check_choices(1, body)
         prompts = await self._in_thread(chat_prompt, body)
         self._check_prompts(prompts, "messages", card)
-        return build_call("chatcmpl", body, prompts, card)
+        return build_call("chatcmpl", body, prompts, card, tenant)
 
-    async def completion_call(self, body: CompletionBody) -> Call:
+    async def completion_call(self, body: CompletionBody, tenant: Tenant) -> Call:
         card = await self._card_for(body.model)
         self._check_choices(len(body.prompt), body)
         prompts = await self._in_thread(completion_prompts, body)
         self._check_prompts(prompts, "prompt", card)
-        return build_call("cmpl", body, prompts, card)
+        return build_call("cmpl", body, prompts, card, tenant)
 
-    async def start(self, call: Call, request: Request) -> Rounds:
+    def timeout_s(self, body: GenerationBody) -> float:
+        """Until the last token: the limit, or less if the request has a deadline of its own."""
+        asked = None if body.hedgerow is None else body.hedgerow.timeout_s
+        return min(self.limits.request_timeout_s, asked or self.limits.request_timeout_s)
+
+    async def start(self, call: Call, request: Request, timeout_s: float) -> Rounds:
         """The rounds of `call`; returns when the target has taken it, raises if it refuses."""
         rounds = watched(
-            self.target.generate(call.requests), request, self.limits.request_timeout_s
+            self._answers.generate(call.requests, Route(call.session)), request, timeout_s
         )
         try:
             first = await anext(rounds)
@@ -118,7 +148,7 @@ class Gateway:
 def _refused(error: RefusedError) -> ApiError:
     refusal = error.refusal
     if refusal.kind == "full":
-        return ApiError(503, refusal.message, None, "overloaded", retry_after_s=1)
+        return OverloadedError(refusal.message)
     return invalid(refusal.parameter, refusal.message, "invalid_value")
 
 

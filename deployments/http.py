@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from deployments.admission import Admission
 from deployments.answer import Answer, Json
+from deployments.authentication import Authentication
+from deployments.backpressure import Backpressure
 from deployments.chat import ChatFormat
 from deployments.completions import CompletionFormat
-from deployments.errors import ApiError, ClientGoneError, internal, invalid
-from deployments.gateway import Gateway
+from deployments.drafter_routes import add_drafter_routes
+from deployments.entrance import OPEN, Entrance, error_response, operators_only, tenant_of
+from deployments.errors import ApiError, ClientGoneError, OverloadedError, internal, invalid
+from deployments.gateway import Gateway, Rounds
 from deployments.json_body import read_json
 from deployments.metrics import CONTENT_TYPE, render_metrics
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, parse_body
+from deployments.openapi import openapi_document
 from deployments.sse import EventStream
 from engine.errors import CapacityError, InvalidRequestError
 
@@ -25,30 +35,52 @@ _LOG = logging.getLogger("hedgerow.http")
 
 
 class Routes:
-    """The endpoints, on `gateway`."""
+    """The endpoints, on `gateway`, for whom `admission` lets in."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
+        self._admission = admission
+        self._backpressure = Backpressure(time.monotonic, random.random)
 
     async def chat(self, request: Request) -> Response:
+        self._check(request)
         body = parse_body(ChatBody, await read_json(request, self._gateway.limits))
-        call = await self._gateway.chat_call(body)
+        call = await self._gateway.chat_call(body, tenant_of(request))
         words = ChatFormat(self._gateway.text, bool(body.logprobs))
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
 
     async def completion(self, request: Request) -> Response:
+        self._check(request)
         body = parse_body(CompletionBody, await read_json(request, self._gateway.limits))
-        call = await self._gateway.completion_call(body)
+        call = await self._gateway.completion_call(body, tenant_of(request))
         words = CompletionFormat(self._gateway.text, body.logprobs is not None)
         return await self._answer(request, body, Answer(call, words, body.includes_usage))
 
+    def _check(self, request: Request) -> None:
+        """Refuses what is sure to be, before anything is read."""
+        self._admission.check(tenant_of(request))
+        self._backpressure.check()
+
     async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
-        rounds = await self._gateway.start(answer.call, request)
+        timeout_s = self._gateway.timeout_s(body)
+        permit = await self._admission.admit(tenant_of(request), answer.call, timeout_s)
+        try:
+            rounds = await self._gateway.start(answer.call, request, timeout_s)
+            self._backpressure.note(is_full=False)
+        except BaseException as error:
+            if isinstance(error, OverloadedError):
+                self._backpressure.note(is_full=True)
+            permit.end(answer.spent)
+            raise
+        rounds = _then(rounds, lambda: permit.end(answer.spent))
         if body.stream:
-            return EventStream(answer.events(rounds))
-        async for emissions in rounds:
-            answer.add(emissions)
-        return JSONResponse(answer.whole())
+            return EventStream(
+                answer.events(rounds), permit.headers, self._gateway.slow_client_timeout_s
+            )
+        async with aclosing(rounds):
+            async for emissions in rounds:
+                answer.add(emissions)
+        return JSONResponse(answer.whole(), headers=permit.headers)
 
     async def models(self, request: Request) -> Response:
         card = await self._gateway.card()
@@ -61,13 +93,16 @@ class Routes:
             raise ApiError(404, message, "model", "model_not_found")
         return JSONResponse(_model(card))
 
+    async def document(self, request: Request) -> Response:
+        return JSONResponse(openapi_document(await self._gateway.card()))
+
     async def health(self, request: Request) -> Response:
         await self._gateway.ready_card()
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
-        counters = await self._gateway.counters()
-        return Response(render_metrics(counters), media_type=CONTENT_TYPE)
+        families = await self._gateway.metrics()
+        return Response(render_metrics(families), media_type=CONTENT_TYPE)
 
 
 def _model(card: ModelCard) -> Json:
@@ -80,15 +115,28 @@ def _model(card: ModelCard) -> Json:
     }
 
 
-def build_http(gateway: Gateway) -> FastAPI:
+async def _then(rounds: Rounds, end: Callable[[], None]) -> Rounds:
+    """`rounds`, and `end` after the last, however it comes."""
+    try:
+        async for emissions in rounds:
+            yield emissions
+    finally:
+        end()
+        await rounds.aclose()
+
+
+def build_http(gateway: Gateway, authentication: Authentication, admission: Admission) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    routes = Routes(gateway)
+    app.add_middleware(Entrance, authentication=authentication)
+    routes = Routes(gateway, admission)
     app.add_route("/v1/chat/completions", routes.chat, methods=["POST"])
     app.add_route("/v1/completions", routes.completion, methods=["POST"])
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
-    app.add_route("/health", routes.health, methods=["GET"])
-    app.add_route("/metrics", routes.metrics, methods=["GET"])
+    add_drafter_routes(app, gateway)
+    app.add_route("/openapi.json", routes.document, methods=["GET"])
+    app.add_route(OPEN, routes.health, methods=["GET"])
+    app.add_route("/metrics", operators_only(routes.metrics), methods=["GET"])
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(InvalidRequestError, _invalid_request)
     app.add_exception_handler(CapacityError, _invalid_request)
@@ -98,18 +146,14 @@ def build_http(gateway: Gateway) -> FastAPI:
     return app
 
 
-def _response(error: ApiError) -> Response:
-    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
-
-
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return _response(error)
+    return error_response(error)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     parameter = error.parameter if isinstance(error, InvalidRequestError) else None
-    return _response(invalid(parameter, str(error), "invalid_value"))
+    return error_response(invalid(parameter, str(error), "invalid_value"))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -128,4 +172,4 @@ async def _client_gone(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     _LOG.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
-    return _response(internal())
+    return error_response(internal())

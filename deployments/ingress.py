@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from cluster.config import ClusterConfig, IngressSettings
+from cluster.limits.redis_limiter import RedisLimiter
+from cluster.limits.redis_usage import RedisUsage
+from cluster.redis_connection import RedisConnection
+from cluster.tenants.address import tenants_url
+from cluster.tenants.redis_store import RedisTenants
+from deployments.admission import Admission
+from deployments.authentication import Authentication
 from deployments.gateway import Gateway
 from deployments.http import build_http
 from deployments.target_client import HandleClient
@@ -16,15 +24,27 @@ from engine.text import Text
 
 
 class Ingress:
-    """`target` is the Serve handle of the deployment Target."""
+    """`target` and `router` are the Serve handles of these deployments.
 
-    def __init__(self, config: Mapping[str, object], target: Any) -> None:
+    Raises UrlError if the address of the tenants' Redis cannot be used.
+    """
+
+    def __init__(self, config: Mapping[str, object], target: Any, router: Any) -> None:
         section = ClusterConfig.model_validate(config).target
         text = Text.load(resolve_model(section.model))
-        self._gateway = Gateway(HandleClient(target), text, IngressSettings().limits)
+        self._gateway = Gateway(HandleClient(target, router), text, IngressSettings().limits)
+        self._redis = RedisConnection(tenants_url(), os.environ, "tenants")
+        client = lambda: self._redis.client  # noqa: E731
+        self._authentication = Authentication(RedisTenants(client))
+        self._admission = Admission(RedisLimiter(client), RedisUsage(client))
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that serve.ingress() asks for
-        return build_http(self._gateway)
+        return build_http(self._gateway, self._authentication, self._admission)
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        self._gateway.limits = IngressSettings.model_validate(user_config).limits
+        self._gateway.apply(IngressSettings.model_validate(user_config))
+
+    def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_admission"):
+            self._admission.close()
+            self._redis.close()

@@ -20,7 +20,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
     "prediction": (),
-    "prompt_cache_key": (),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "safety_identifier": (),

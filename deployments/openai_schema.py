@@ -72,7 +72,14 @@ def _are_ids(value: list[object]) -> bool:
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-Strings = Annotated[list[Stop], BeforeValidator(_strings)]
+Strings = Annotated[list[Stop], BeforeValidator(_strings, json_schema_input_type=Stop | list[Stop])]
+Prompts = Annotated[
+    list[str | list[int]],
+    BeforeValidator(_prompts, json_schema_input_type=str | list[int] | list[str] | list[list[int]]),
+]
+TokenBiases = Annotated[
+    dict[int, float], BeforeValidator(_token_biases, json_schema_input_type=dict[str, float])
+]
 
 
 class StreamOptions(Body):
@@ -80,11 +87,15 @@ class StreamOptions(Body):
 
 
 class SpeculationBody(Body):
-    """Narrows what speculation may do for this request; the answer's text does not change."""
+    """Narrows what speculation may do for this request; the answer's text does not change.
+
+    After `timeout_s` the request ends, wherever it is; the configuration's limit holds as well.
+    """
 
     drafters: Annotated[list[str], Field(max_length=64)] | None = None
     selector: str | None = None
     max_draft_length: Annotated[int, Field(ge=0, le=2**16)] | None = None
+    timeout_s: Annotated[float, Field(ge=0.001, le=86400)] | None = None
 
 
 class GenerationBody(Body):
@@ -105,10 +116,12 @@ class GenerationBody(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: Annotated[dict[int, float], BeforeValidator(_token_biases)] | None = None
+    logit_bias: TokenBiases | None = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
     user: str | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=1000)] | None = None
     hedgerow: SpeculationBody | None = None
 
     @property
@@ -155,11 +168,17 @@ class ChatBody(GenerationBody):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
+    @property
+    def beginning(self) -> list[str]:
+        """The system's words and the user's first."""
+        first = next((i for i, each in enumerate(self.messages) if each.role == "user"), 0)
+        return [f"{each.role}: {each.text}" for each in self.messages[: first + 1]]
+
 
 class CompletionBody(GenerationBody):
     """`POST /v1/completions`. Each prompt is a string or a list of token ids."""
 
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    prompt: Prompts
     logprobs: int | None = None
 
 
@@ -169,13 +188,13 @@ def parse_body(model: type[M], value: dict[str, Any]) -> M:
     try:
         body = model.model_validate(served)
     except ValidationError as error:
-        raise _refused(error) from error
+        raise refused(error) from error
     if isinstance(body, GenerationBody):
         _check_together(body)
     return body
 
 
-def _refused(error: ValidationError) -> ApiError:
+def refused(error: ValidationError) -> ApiError:
     detail = error.errors(include_url=False)[0]
     path = _path(detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -183,6 +202,8 @@ def _refused(error: ValidationError) -> ApiError:
     if detail["type"] == "missing":
         return invalid(path, f"{path}: is missing", "missing_required_parameter")
     reason = detail["msg"].removeprefix("Value error, ")
+    if not path:  # several parameters together
+        return invalid(None, reason, "invalid_value")
     code = "invalid_type" if detail["type"].endswith("_type") else "invalid_value"
     return invalid(path, f"{path}: {reason[0].lower()}{reason[1:]}", code)
 

@@ -1,15 +1,26 @@
-"""The router: owns what is learnt. Holds the connection to Redis, so that targets need none.
+"""The router: owns what is learnt, and which drafters there are. Holds the connection to Redis, so
+that targets need none.
 
-It decides nothing and keeps nothing: targets send their counts as a writer's totals, numbered, and
-read what all have counted. So it may end and start again at any time.
+It decides nothing and keeps nothing that is not in the store: targets send their counts as a
+writer's totals, numbered, and read what all have counted. So it may end and start again any time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from cluster.config import ClusterConfig
+from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
+from cluster.statistics.drafter_store import DrafterStore
+from cluster.statistics.health import StoreHealth
 from cluster.statistics.keys import Pool
 from cluster.statistics.store import StoreError
 from cluster.statistics.stores import Stores
+from deployments.metric_families import store_families
+from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.router_store import Operation, Unreachable
+
+_MAX_TRIES = 16  # of a change, while others change the same document
 
 
 class Router:
@@ -18,8 +29,11 @@ class Router:
     Raises UrlError at the start if REDIS_URL cannot be used.
     """
 
-    def __init__(self) -> None:
-        self._stores = Stores()
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self._config = ClusterConfig.model_validate(config)
+        self._latest: dict[str, DrafterChanges] = {}
+        stores = self._stores = Stores()
+        self._export = ExportThread(lambda: store_families(stores.health()), RayInstruments())
 
     def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
         """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""
@@ -29,6 +43,47 @@ class Router:
             return Unreachable(str(error))
         return result
 
+    def drafter_changes(self, model: str) -> DrafterChanges | Unreachable:
+        """The present document of the model with this fingerprint. Blocks."""
+        try:
+            return self._read(self._stores.drafters(), model)
+        except StoreError as error:
+            return Unreachable(str(error))
+
+    def change_drafters(
+        self, model: str, change: DrafterChange
+    ) -> DrafterChanges | DrafterChangeError | Unreachable:
+        """The document after the change, once the store has it. Blocks."""
+        try:
+            store = self._stores.drafters()
+            for _ in range(_MAX_TRIES):
+                before = self._read(store, model)
+                after = before.after(change, self._config)
+                if store.replace(model, before.version, after):
+                    self._latest[model] = after
+                    return after
+        except DrafterChangeError as error:
+            return error
+        except StoreError as error:
+            return Unreachable(str(error))
+        return Unreachable("others change the drafters all the time")
+
+    def _read(self, store: DrafterStore, model: str) -> DrafterChanges:
+        """A store that was rolled back or flushed gets back what is known to be later."""
+        found = store.read(model)
+        latest = self._latest.get(model, found)
+        if found.version < latest.version:
+            store.replace(model, found.version, latest)
+            return latest
+        self._latest[model] = found
+        return found
+
+    def health(self) -> StoreHealth:
+        """Of the Redis; blocks for as long as its client waits."""
+        return self._stores.health()
+
     def __del__(self) -> None:  # the name that Serve calls in the end
+        if hasattr(self, "_export"):
+            self._export.stop()
         if hasattr(self, "_stores"):
             self._stores.close()

@@ -60,6 +60,16 @@ class Selectors:
         named = {name: selector for name, (_, selector) in self._built.items() if name != DEFAULT}
         return self._built[DEFAULT][1] if settings.speculation == "on" else None, named
 
+    def use_drafters(self, longest: Mapping[str, int]) -> None:
+        """These from now on, for those that were built, too: what was learnt of others stays."""
+        self._longest = longest
+        for section, selector in self._built.values():
+            if isinstance(selector, SurvivalSelector | LearningSelector):
+                assert isinstance(section, LearnerSection)
+                arms = self._arms(section)
+                if arms.keys != selector.arms.keys:
+                    selector.use_arms(arms, ArmPrices(self._costs, arms))
+
     @property
     def shared(self) -> list[SharedLearner]:
         """Those of the present whose sums mean the same elsewhere.
@@ -108,7 +118,8 @@ class Selectors:
 
     def _arms(self, section: LearnerSection) -> Arms:
         wanted = section.draft_lengths or USUAL_LENGTHS
-        names = self._longest if section.drafters is None else section.drafters
+        named = self._longest if section.drafters is None else section.drafters
+        names = [name for name in named if name in self._longest]  # others were removed
         return Arms({name: draft_lengths_up_to(self._longest[name], wanted) for name in names})
 
 

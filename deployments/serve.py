@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.tenants.development import DevelopmentKeyError, development_key
 from deployments.descendants import Descendants
 from deployments.keeper import GRACE_S
 from deployments.plan import Plan, read_plan
@@ -48,7 +49,7 @@ def main() -> int:
         plan = read_plan(options.config, options.host, options.port)
         check_port(plan.host, plan.port)
         return _prepare(plan.model) or _serve(plan, options.start_timeout_s)
-    except PreflightError as error:
+    except (PreflightError, DevelopmentKeyError) as error:
         print(error, file=sys.stderr)
         return 1
     except _Stop:
@@ -84,7 +85,7 @@ def _serve(plan: Plan, start_timeout_s: float) -> int:
         check_disk(folder, RAY_DISK_MB)
         process = start(plan, folder)
         wait_until_healthy(plan, process, folder, descendants, start_timeout_s)
-        _greet(plan, folder)
+        _greet(plan, folder, development_key())
         while process.poll() is None:
             descendants.note()
             time.sleep(1.0)
@@ -107,13 +108,19 @@ def _end(keeper: subprocess.Popen[bytes]) -> None:
         keeper.communicate(b".", 3 * GRACE_S)
 
 
-def _greet(plan: Plan, folder: Path) -> None:
+def _greet(plan: Plan, folder: Path, key: str | None) -> None:
+    """Without a key the tenants are not ours to add to."""
     body = (
         f'{{"model": "{plan.model}", "messages": '
         '[{"role": "user", "content": "What is a hedgerow?"}], "max_tokens": 64}'
     )
     print(f"\nserving {plan.model}; OpenAI base URL: {plan.url}/v1\n")
-    print(f"curl {plan.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n")
+    if key is None:
+        print("API keys: `hedgerow tenants add NAME` prints one")
+    else:
+        print(f"API key, for this machine's development: {key}\n")
+    login = f"-H 'Authorization: Bearer {key or 'hr-...'}' -H 'Content-Type: application/json'"
+    print(f"curl {plan.url}/v1/chat/completions {login} -d '{body}'\n")
     print(f"Ctrl-C ends it. Ray's own commands work with RAY_AUTH_TOKEN_PATH={folder}/token")
     sys.stdout.flush()
 

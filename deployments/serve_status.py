@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
-_DASHBOARD = re.compile(r"View the dashboard at [^\n]*?(http://[^\s\x1b]+)")
+DASHBOARD = re.compile(r"View the dashboard at [^\n]*?(http://[^\s\x1b]+)")
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy
 
 
@@ -33,7 +33,7 @@ class ServeStatus:
 
 def read_status(log: str, token: str) -> ServeStatus:
     """`log` is that of `serve run`, which names the address; unknown while nobody answers there."""
-    found = _DASHBOARD.search(log)
+    found = DASHBOARD.search(log)
     if found is None:
         return ServeStatus()
     request = urllib.request.Request(

@@ -68,5 +68,8 @@ def pool(config: ClusterConfig) -> Pool:
 
 
 def _facts(drafter: DrafterSection) -> tuple[str, str, str]:
-    model = model_card.fingerprint(resolve_model(drafter.model)) if drafter.model else ""
+    """A model on a host goes by its name: its files need not be here."""
+    model = drafter.model or ""
+    if model and drafter.host is None:
+        model = model_card.fingerprint(resolve_model(model))
     return drafter.name, drafter.kind, model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,20 +24,40 @@ class StreamCutError(Exception):
     """Raised into the server after an error event, so that it cuts the connection."""
 
 
-class EventStream(Response):
-    """Sends `events`; the producer watches for the client's disconnect, so this does not."""
+class SlowClientError(Exception):
+    """The client did not take what was sent."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+
+class EventStream(Response):
+    """Sends `events`; the producer watches for the client's disconnect, so this does not.
+
+    A server that feels the client's flow control lets a send wait for it: `timeout_s` at most,
+    then the connection is cut.
+    """
+
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], timeout_s: float
+    ) -> None:
         super().__init__()
         self._events = events
+        self._limits = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = [*_HEADERS, *self._limits]
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for written in self._events:
-                await send({"type": "http.response.body", "body": written, "more_body": True})
+                message = {"type": "http.response.body", "body": written, "more_body": True}
+                try:
+                    await asyncio.wait_for(send(message), self._timeout_s)
+                except TimeoutError as error:
+                    raise SlowClientError from error
         except ClientGoneError:
             return
+        except SlowClientError as error:  # it would not take an error event either
+            _LOG.warning("a stream was cut: its client took nothing for %g s", self._timeout_s)
+            raise StreamCutError from error
         except Exception as error:
             _LOG.error("a stream failed: %s", type(error).__name__)
             shown = error if isinstance(error, ApiError) else internal()

@@ -29,7 +29,7 @@ def start(plan: Plan, folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "serve.log").open("wb") as log:
         return subprocess.Popen(
             [*keeper, serve, "run", str(config)],
-            env=_environment(folder),
+            env=ray_environment(folder),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -37,7 +37,8 @@ def start(plan: Plan, folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def ray_environment(folder: Path) -> dict[str, str]:
+    """Of a Ray in `folder`, on the loopback and with a token of its own."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))

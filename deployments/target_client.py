@@ -1,37 +1,65 @@
-"""The ingress's view of the target: three calls, over a Serve handle."""
+"""The ingress's view of the target, and of the router: calls over Serve handles."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from cluster.drafter_changes import DrafterChange, DrafterChangeError
+from cluster.statistics.health import StoreHealth
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
+from deployments.route import ANYWHERE, SUSPICION, Route
+from deployments.router_store import Unreachable
 from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest
 
 CONTROL_TIMEOUT_S = 5.0
 
 
-class TargetClient(Protocol):
+class AnswerSource(Protocol):
+    """Targets, as far as answers come from them."""
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
+    ) -> AsyncGenerator[list[Emission], None]:
+        """Closing it stops the work. Raises RefusedError first if the target takes none of it.
+
+        An item may be empty: the target has the requests, and is alive.
+        """
+        ...
+
+    def suspect(self, route: Route) -> None:
+        """The target at the end of `route` did not answer: others are tried before it."""
+        ...
+
+
+class TargetClient(AnswerSource, Protocol):
+    """Every call may fail while a target is away."""
+
     async def describe(self) -> ModelCard: ...
 
     async def counters(self) -> list[TargetCounters]:
         """Of every replica."""
         ...
 
-    def generate(
-        self, requests: Sequence[GenerationRequest]
-    ) -> AsyncGenerator[list[Emission], None]:
-        """Closing it stops the work. Raises RefusedError first if the target takes none of it."""
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        """What is wrong with the change; None if it is done."""
+        ...
+
+    async def store_health(self) -> StoreHealth:
+        """Of the statistics' Redis, as the router sees it."""
         ...
 
 
 class HandleClient:
-    """Over the handle of the deployment Target."""
+    """Over the handles of the deployments Target and Router."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, router: Any) -> None:
         self._handle = handle
+        self._router = router
 
     async def describe(self) -> ModelCard:
         card: ModelCard = await self._handle.describe.remote()
@@ -42,10 +70,26 @@ class HandleClient:
         found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
         return found
 
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        wrong: DrafterChangeError | Unreachable | None = await self._handle.change_drafters.remote(
+            change
+        )
+        return wrong
+
+    async def store_health(self) -> StoreHealth:
+        health: StoreHealth = await self._router.health.remote()
+        return health
+
+    def suspect(self, route: Route) -> None:
+        SUSPICION.note(route.session_id)
+
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
-        response = self._handle.options(stream=True).generate.remote(list(requests))
+        handle = self._handle.options(stream=True, session_id=route.session_id)
+        response = handle.generate.remote(list(requests))
         is_complete = False
         try:
             async for item in response:

@@ -14,20 +14,36 @@ from engine.drafters.suffix import SuffixDrafter
 from engine.drafters.trained import build_trained
 from engine.engine import Engine
 from engine.errors import ModelRefusedError
-from engine.loaded_target import LoadedTarget, longest_sequence
+from engine.loaded_target import KnownTarget, LoadedTarget, longest_sequence
 from engine.model_files import resolve_model
 from engine.models import build_runner, load_model
 from engine.text import Text
 from engine.warm_up import measure_steps
 
 
-def build_engine(config: TargetConfig, drafters: Sequence[DrafterConfig]) -> Engine:
-    """Loads and measures everything; raises ModelRefusedError for what cannot be served."""
+def build_engine(
+    config: TargetConfig, drafters: Sequence[DrafterConfig], elsewhere: Sequence[Drafter] = ()
+) -> Engine:
+    """Loads and measures everything; raises ModelRefusedError for what cannot be served.
+
+    `drafters` run in this process; those `elsewhere` are there already.
+    """
+    target = load_target(config, drafters)
+    built = [build_drafter(drafter, target) for drafter in drafters]
+    return build_engine_on(target, [*built, *elsewhere])
+
+
+def load_target(config: TargetConfig, drafters: Iterable[DrafterConfig]) -> LoadedTarget:
+    """With what these drafters need of it, on as many threads as `config` says."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    target = LoadedTarget.load(config, with_heads=wants_heads(drafters))
-    built = [build_drafter(drafter, target) for drafter in drafters]
-    engine = Engine(target.runner, target.text, built, config, target.max_sequence_length)
+    return LoadedTarget.load(config, with_heads=wants_heads(drafters))
+
+
+def build_engine_on(target: LoadedTarget, drafters: Sequence[Drafter]) -> Engine:
+    """Measures the target's steps, too."""
+    config = target.config
+    engine = Engine(target.runner, target.text, drafters, config, target.max_sequence_length)
     longest_step = min(config.max_batch_tokens, target.max_sequence_length)
     for step in measure_steps(target.runner, longest_step, config.block_size):
         engine.costs.observe_step(step, num_draft_tokens=0)
@@ -39,8 +55,18 @@ def wants_heads(drafters: Iterable[DrafterConfig]) -> bool:
     return any(drafter.kind == "head" for drafter in drafters)
 
 
-def build_drafter(config: DrafterConfig, target: LoadedTarget) -> Drafter:
-    """One in-process drafter; a model drafter must have the target's vocabulary."""
+def read_target(config: TargetConfig) -> KnownTarget:
+    """A target elsewhere, for drafters with the device and the room that `config` says here."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    return KnownTarget.read(config)
+
+
+def build_drafter(config: DrafterConfig, target: KnownTarget) -> Drafter:
+    """A drafter of this process, on any thread of it; raises ModelRefusedError.
+
+    A model drafter must have the target's vocabulary.
+    """
     if config.kind == "prompt_lookup":
         return PromptLookupDrafter(config.name, config.max_draft_length)
     if config.kind == "suffix":
@@ -52,15 +78,15 @@ def build_drafter(config: DrafterConfig, target: LoadedTarget) -> Drafter:
     return _build_model_drafter(config, config.model, target)
 
 
-def _build_model_drafter(config: DrafterConfig, name: str, target: LoadedTarget) -> ModelDrafter:
+def _build_model_drafter(config: DrafterConfig, name: str, target: KnownTarget) -> ModelDrafter:
     folder = resolve_model(name)
     if (folder / "tokenizer.json").is_file():
         _refuse_other_tokenizer(name, Text.load(folder), target.text)
     settings = target.config
     model = load_model(folder, settings.device, settings.dtype)
-    max_length = longest_sequence(model, settings)
+    max_length = longest_sequence(model.config.get_text_config(), settings)
     runner = build_runner(model, settings.num_kv_tokens, settings.block_size, settings.numerics)
-    vocab_size = target.runner.vocab_size
+    vocab_size = target.vocab_size
     if runner.vocab_size != vocab_size:
         raise ModelRefusedError(
             name, f"its vocabulary has {runner.vocab_size} ids, the target's {vocab_size}"

@@ -18,7 +18,8 @@ class TargetConfig:
     is the size of the paged KV cache in tokens, `max_batch_tokens` the most prompt and verified
     tokens of one forward (drafts come on top, at most as many again), `max_sequence_length` the
     most tokens of prompt and answer together (None: what the model and the cache allow),
-    `max_queue_length` the most requests that wait.
+    `max_queue_length` the most requests that wait; a tenant may have as many waiting as places are
+    left, so that one alone fills half.
     """
 
     model: str

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.counters import DrafterHindsight, DrafterState
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
-from engine.feedback import Feedback
+from engine.feedback import Feedback, score_request
 from engine.guarded_drafter import GuardedDrafter
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
+from engine.waves import Waves
 from policies.cost_model import CostModel, DraftTime
 from policies.selector import Context, Learner, Load, ReadsConfidences, Selector
 
@@ -32,9 +34,11 @@ class Drafting:
     """The drafters of an engine, and the selectors that choose among them and learn."""
 
     def __init__(self, drafters: Sequence[Drafter], vocab_size: int, costs: CostModel) -> None:
+        self._vocab_size = vocab_size
         self._drafters = {d.name: GuardedDrafter(d, vocab_size) for d in drafters}
         self._costs = costs
         self._feedback = Feedback(self._drafters, costs)
+        self._waves = Waves(self._drafters, costs)
         self._default: Selector | None = None
         self._named: Mapping[str, Selector] = {}
         self._reads_confidences = False
@@ -43,6 +47,34 @@ class Drafting:
     @property
     def num_failures(self) -> dict[str, int]:
         return {name: drafter.num_failures for name, drafter in self._drafters.items()}
+
+    @property
+    def states(self) -> dict[str, DrafterState]:
+        return {name: drafter.state for name, drafter in self._drafters.items()}
+
+    @property
+    def hindsight(self) -> dict[str, DrafterHindsight]:
+        return self._feedback.hindsight
+
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from now on. One that was there, being the same object, stays as it is; whatever
+        was open with one that goes is dropped."""
+        before = dict(self._drafters)
+        self._drafters.clear()  # others hold it, too
+        for drafter in drafters:
+            known = before.get(drafter.name)
+            stays = known is not None and known.guards(drafter)
+            guarded = known if known and stays else GuardedDrafter(drafter, self._vocab_size)
+            self._drafters[drafter.name] = guarded
+        gone = {n for n, guarded in before.items() if self._drafters.get(n) is not guarded}
+        self._waves.drop(gone)
+        self._feedback.drop(gone)
+        self._streaks = {k: streak for k, streak in self._streaks.items() if streak[0] not in gone}
+
+    def disable(self, names: Collection[str]) -> None:
+        """These from now on, and no others."""
+        for name, drafter in self._drafters.items():
+            drafter.is_enabled = name not in names
 
     def use_selectors(self, default: Selector | None, named: Mapping[str, Selector]) -> None:
         """Who chooses: `default`, or the one that a request names. Without a default, nobody."""
@@ -53,12 +85,25 @@ class Drafting:
         )
 
     def draft(self, steps: Sequence[Step], load: Load) -> list[tuple[Step, tuple[int, ...]]]:
-        """Decides for every decoding step; gives those that get a draft this round, and drafts."""
+        """Decides for every decoding step; gives those that get a draft this round, and drafts.
+
+        Those whose draft is on its way are marked as waiting, if the round need not wait for them.
+        """
         for drafter in self._drafters.values():
             drafter.pass_round()
         if self._default is None:
+            self._waves.clear()
             return []
-        steps = [step for step in steps if step.decodes]
+        self._send_ahead([step.sequence for step in steps])
+        drafts = self._begin(self._default, steps, load)
+        drafts += self._waves.collect(steps)
+        return [(step, tokens) for step, tokens in drafts if tokens]
+
+    def _begin(
+        self, default: Selector, all_steps: Sequence[Step], load: Load
+    ) -> list[tuple[Step, tuple[int, ...]]]:
+        """Decides, asks, and gives the drafts that are there at once."""
+        steps = [s for s in all_steps if s.decodes and not self._waves.has(s.sequence.id)]
         limits = [self._limits(step.sequence) for step in steps]
         if not any(limits):
             return []
@@ -66,9 +111,10 @@ class Drafting:
         seen = [
             Seen(*each) for each in zip(limits, offers, self._forecasts(steps, limits), strict=True)
         ]
-        self._decide(self._default, steps, seen, load)
+        self._decide(default, steps, seen, load)
         asked: dict[str, list[int]] = defaultdict(list)
         drafts = []
+        elsewhere: list[tuple[Step, DraftRequest]] = []
         for i, step in enumerate(steps):
             name, length = step.decision.drafter, step.decision.draft_length
             if name is None or length <= 0:
@@ -79,11 +125,16 @@ class Drafting:
                 asked[name].append(i)
         for name, indices in asked.items():
             lengths = [min(steps[i].decision.draft_length, limits[i][name]) for i in indices]
-            answers = self._ask(name, [steps[i] for i in indices], lengths)
-            for i, length, answer in zip(indices, lengths, answers, strict=True):
-                steps[i].num_given_up = length - len(answer.tokens) if answer.is_stopped else 0
-                drafts.append((steps[i], answer.tokens))
-        return [(step, tokens) for step, tokens in drafts if tokens]
+            asking = [steps[i] for i in indices]
+            if self._drafters[name].follows:
+                elsewhere += zip(asking, _requests(asking, lengths), strict=True)
+                continue
+            answers = self._ask(name, asking, lengths)
+            for step, length, answer in zip(asking, lengths, answers, strict=True):
+                step.num_given_up = answer.num_given_up(length)
+                drafts.append((step, answer.tokens))
+        self._waves.ask(elsewhere, len(all_steps) - len(elsewhere))
+        return drafts
 
     def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
         """What became of a decoding step's draft. `is_cut`: the sequence ended inside of it."""
@@ -93,8 +144,16 @@ class Drafting:
     def conclude(self, going_on: Sequence[LiveSequence], ended: Sequence[LiveSequence]) -> None:
         """The end of a round: the selectors learn, and what has `ended` is forgotten."""
         self._feedback.conclude(going_on, ended)
+        self._waves.forget([sequence.id for sequence in ended])
         for sequence in ended:
             self._streaks.pop(sequence.id, None)
+
+    def _send_ahead(self, sequences: Sequence[LiveSequence]) -> None:
+        """What was verified until now, to drafters elsewhere; from a sequence's first round on."""
+        speculating = [s for s in sequences if s.request.speculation.max_draft_length != 0]
+        for name, drafter in self._drafters.items():
+            if drafter.follows:
+                drafter.follow([score_request(s) for s in speculating if s.may_use(name)])
 
     def _limits(self, sequence: LiveSequence) -> Limits:
         """The longest draft each drafter may give this sequence now; masked ones are absent."""

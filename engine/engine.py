@@ -7,7 +7,7 @@ not on the batch, the drafters, preemption or the prefix cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from engine.answer_text import AnswerText, Detokenizer
@@ -22,7 +22,7 @@ from engine.runner import Extension, Logits, ModelRunner
 from engine.sampling import log_probs_of
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence as LiveSequence
-from engine.usage import Usage
+from engine.usage import EngineUsage
 from engine.verification import verify
 from policies.cost_model import CostModel
 from policies.selector import Load, Selector
@@ -66,7 +66,7 @@ class Engine:
         self.costs = CostModel()
         self._drafting = Drafting(drafters, runner.vocab_size, self.costs)
         self._live: dict[str, LiveSequence] = {}
-        self._usage = Usage()
+        self._usage = EngineUsage()
         self._num_prompt_tokens = self._num_cached_tokens = self._num_finished = 0
 
     @property
@@ -80,19 +80,42 @@ class Engine:
         """
         self._drafting.use_selectors(default, named)
 
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from the next round on; one that stays is the same object, and goes on as it is.
+
+        Selectors may choose drafters that are gone, which drafts nothing.
+        """
+        self._drafting.use_drafters(drafters)
+
+    def disable(self, drafters: Collection[str]) -> None:
+        """Draft with these no more, and with all others again, from the next round on."""
+        self._drafting.disable(drafters)
+
     def submit(self, request: GenerationRequest) -> None:
         """Queues a request; raises InvalidRequestError or CapacityError, having changed nothing."""
         self._check(request)
+        self.check_room(request.tenant)
         end_ids = () if request.ignore_eos else self._text.eos_token_ids
         sequence = LiveSequence(
             request,
             AnswerText(self._text.detokenizer(), request.stop),
             (*end_ids, *request.stop_token_ids),
-            self.max_sequence_length,
+            self._max_length(request),
             self._runner.hidden_states,
         )
+        if sequence.finish_reason is not None:
+            raise InvalidRequestError("emitted_ids", request.emitted_ids, "an unfinished answer")
         self._live[sequence.id] = sequence
         self._scheduler.add(sequence)
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None:
+        """Raises CapacityError if the queue has no place for one more of this tenant.
+
+        Any thread may ask. `num_coming` of the tenant's have passed, and are not submitted yet.
+        """
+        queue = self._scheduler.waiting
+        if not queue.has_room(tenant, self._max_queue_length, num_coming):
+            raise CapacityError("places in the queue", 1, 0)
 
     def cancel(self, sequence_id: str) -> None:
         """Ends a sequence now and frees its blocks; unknown ids are ignored."""
@@ -106,8 +129,11 @@ class Engine:
         steps = self._scheduler.plan()
         if not steps:
             return []
+        self._draft(steps, _load_of(steps))
+        steps = [step for step in steps if not step.waits]
+        if not steps:
+            return []
         load = _load_of(steps)
-        self._draft(steps, load)
         started = time.perf_counter()
         logits = self._runner.extend([_extension_of(step) for step in steps])
         emissions = self._commit(steps, logits)
@@ -128,12 +154,16 @@ class Engine:
             num_kv_blocks_used=self._pool.num_used,
             num_prompt_tokens=self._num_prompt_tokens,
             num_cached_tokens=self._num_cached_tokens,
-            num_emitted_tokens=self._usage.num_emitted_tokens,
-            num_rounds=self._usage.num_rounds,
+            num_emitted_tokens=self._usage.total.num_emitted_tokens,
+            num_rounds=self._usage.total.num_rounds,
             num_preemptions=self._scheduler.num_preemptions,
             num_requests_finished=self._num_finished,
-            per_drafter=self._usage.snapshot().per_drafter,
+            per_drafter=self._usage.total.snapshot().per_drafter,
             num_drafter_failures=self._drafting.num_failures,
+            drafter_states=self._drafting.states,
+            per_tenant=self._usage.per_tenant,
+            num_accepted_at=self._usage.num_accepted_at,
+            hindsight=self._drafting.hindsight,
         )
 
     def check_integrity(self) -> None:
@@ -149,15 +179,27 @@ class Engine:
             ("prompt", request.prompt_ids),
             ("logit_bias", request.sampling.logit_bias),
             ("stop_token_ids", request.stop_token_ids),
+            ("emitted_ids", request.emitted_ids),
         ):
             for token in ids:
                 if not 0 <= token < self.vocab_size:
                     raise InvalidRequestError(name, token, f"token ids in [0, {self.vocab_size})")
-        length = len(request.prompt_ids) + 1
+        length = len(request.prompt_ids) + len(request.emitted_ids) + 1
         if length > self.max_sequence_length:
             raise CapacityError("tokens of prompt and answer", length, self.max_sequence_length)
-        if len(self._scheduler.waiting) >= self._max_queue_length:
-            raise CapacityError("places in the queue", 1, 0)
+        if length > self._max_length(request):
+            allowed = (
+                f"at most {self._max_length(request) - 1}, for the tenant's quota of the cache"
+            )
+            raise InvalidRequestError("prompt", f"{length - 1} tokens", allowed)
+
+    def _max_length(self, request: GenerationRequest) -> int:
+        """Most tokens of prompt and answer: with a quota, what fits into its whole blocks."""
+        quota = request.kv_quota_tokens
+        if quota is None:
+            return self.max_sequence_length
+        block_size = self._pool.block_size
+        return min(self.max_sequence_length, quota // block_size * block_size)
 
     def _draft(self, steps: Sequence[Step], load: Load) -> None:
         budget = self._max_batch_tokens
@@ -189,7 +231,7 @@ class Engine:
         sequence = step.sequence
         base = len(sequence.tokens)
         sampler = sequence.sampler
-        if sequence.num_generated == 0:
+        if sequence.usage.num_rounds == 0:
             self._num_prompt_tokens += sequence.num_prompt_tokens
             self._num_cached_tokens += sequence.num_cached_tokens or 0
 
@@ -211,8 +253,10 @@ class Engine:
         if step.decodes:
             is_cut = num_kept < len(emitted) and num_accepted < len(step.draft)
             self._drafting.note(step, num_accepted, is_cut)
-        for usage in (sequence.usage, self._usage):
-            usage.add(step.drafter, len(step.draft), num_accepted, num_kept)
+        round_ = (step.drafter, len(step.draft), num_accepted, num_kept)
+        sequence.usage.add(*round_)
+        self._usage.add(sequence.request.tenant, *round_)
+        self._scheduler.charge(sequence, num_kept)
         self._scheduler.trim(sequence)
         self._scheduler.publish(sequence)
         log_probs = self._log_probs(sequence, logits, first_row, base)

@@ -8,18 +8,22 @@ its position when the verified text settles it: a free one in every round, anoth
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
+from engine.counters import DrafterHindsight
 from engine.drafters.drafter import Outcome as Scored
 from engine.drafters.drafter import ScoreRequest
 from engine.guarded_drafter import GuardedDrafter
+from engine.hindsight import Evaluation, Hindsight
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
 from policies.cost_model import CostModel
 from policies.selector import Decision, Learner, Outcome
 
 _STRETCH = 16  # tokens
+_ANSWER_TOKENS = 256  # that a sequence may grow by before a drafter elsewhere answers
 
 
 @dataclass(slots=True)
@@ -27,7 +31,7 @@ class _Watched:
     """A sequence's last learner, and the open evaluations by drafter and position."""
 
     learner: Learner
-    open: dict[str, dict[int, Decision]] = field(default_factory=dict)
+    open: dict[str, dict[int, Evaluation]] = field(default_factory=dict)
 
 
 class Feedback:
@@ -36,17 +40,24 @@ class Feedback:
     def __init__(self, drafters: Mapping[str, GuardedDrafter], costs: CostModel) -> None:
         self._drafters = drafters
         self._costs = costs
+        self._hindsight = Hindsight(drafters)
         self._watched: dict[str, _Watched] = {}
         self._outcomes: dict[int, tuple[Learner, list[Outcome]]] = {}
+
+    @property
+    def hindsight(self) -> dict[str, DrafterHindsight]:
+        return self._hindsight.per_drafter
 
     def expect(self, sequence: LiveSequence, learner: Learner, decision: Decision) -> None:
         """Watches over a decision that `learner` has made for the sequence's next round."""
         watched = self._watched.get(sequence.id)
         if watched is None or watched.learner is not learner:
             watched = self._watched[sequence.id] = _Watched(learner)
+        self._hindsight.count_decision()
         for name in decision.evaluated:
             if name in self._drafters:
-                watched.open.setdefault(name, {})[len(sequence.tokens)] = decision
+                open_ = watched.open.setdefault(name, {})
+                open_[len(sequence.tokens)] = Evaluation(decision)
 
     def note(self, step: Step, num_accepted: int, is_cut: bool) -> None:
         """What a decoding step's draft came to. One that was never made says nothing.
@@ -57,6 +68,10 @@ class Feedback:
         watched = self._watched.get(step.sequence.id)
         if watched is None or chosen.id < 0 or (chosen.drafter is not None and not step.draft):
             return
+        for name in chosen.evaluated:
+            for evaluation in islice(reversed(watched.open.get(name, {}).values()), 1):
+                if evaluation.decision is chosen:
+                    evaluation.num_chosen = num_accepted
         num_offered = len(step.draft) + step.num_given_up
         outcome = Outcome(
             chosen.id, chosen.table_version, chosen.drafter, num_offered, num_accepted, is_cut
@@ -73,7 +88,8 @@ class Feedback:
             last = [s for s in ended if self._hears_the_end(drafter, s)]
             if (due or last) and not drafter.is_masked:
                 self._score(drafter, due, last)
-            if ended:
+        if ended:  # once all are scored: drafters of one host share what it knows
+            for drafter in self._drafters.values():
                 drafter.forget([sequence.id for sequence in ended])
         for learner, outcomes in self._outcomes.values():
             learner.observe(outcomes)
@@ -83,10 +99,18 @@ class Feedback:
             if watched is not None:
                 watched.learner.forget([sequence.id])
 
+    def drop(self, drafters: Iterable[str]) -> None:
+        """These have nothing more to say of what was open."""
+        for name in drafters:
+            for watched in self._watched.values():
+                watched.open.pop(name, None)
+
     def _tell(self, learner: Learner, outcome: Outcome) -> None:
+        if outcome.drafter is not None:
+            self._hindsight.hear(outcome.drafter)
         self._outcomes.setdefault(id(learner), (learner, []))[1].append(outcome)
 
-    def _open(self, drafter: GuardedDrafter, sequence: LiveSequence) -> dict[int, Decision]:
+    def _open(self, drafter: GuardedDrafter, sequence: LiveSequence) -> dict[int, Evaluation]:
         watched = self._watched.get(sequence.id)
         return watched.open.get(drafter.name, {}) if watched else {}
 
@@ -105,8 +129,8 @@ class Feedback:
     def _score(
         self, drafter: GuardedDrafter, due: Sequence[LiveSequence], last: Sequence[LiveSequence]
     ) -> None:
-        requests = [_score_request(sequence, finished=False) for sequence in due]
-        requests += [_score_request(sequence, finished=True) for sequence in last]
+        requests = [score_request(sequence) for sequence in due]
+        requests += [score_request(sequence, finished=True) for sequence in last]
         started = time.perf_counter()
         scored = drafter.score(requests)
         seconds = time.perf_counter() - started
@@ -114,12 +138,14 @@ class Feedback:
         for sequence, outcomes in zip([*due, *last], scored, strict=True):
             pending = self._open(drafter, sequence)
             for outcome in outcomes:
-                decision = pending.pop(outcome.base_length, None)
-                if decision is not None:
+                evaluation = pending.pop(outcome.base_length, None)
+                if evaluation is not None:
                     num_settled += 1
-                    self._tell_evaluated(sequence, drafter.name, decision, outcome)
+                    self._hindsight.compare(drafter.name, evaluation, outcome)
+                    self._tell_evaluated(sequence, drafter.name, evaluation.decision, outcome)
             self._drop_settled(drafter, sequence, pending)
         self._costs.observe_evaluation(drafter.name, num_settled, seconds)
+        self._hindsight.count_scoring(drafter.name, num_settled, seconds)
 
     def _tell_evaluated(
         self, sequence: LiveSequence, name: str, decision: Decision, scored: Scored
@@ -136,15 +162,17 @@ class Feedback:
 
     @staticmethod
     def _drop_settled(
-        drafter: GuardedDrafter, sequence: LiveSequence, pending: dict[int, Decision]
+        drafter: GuardedDrafter, sequence: LiveSequence, pending: dict[int, Evaluation]
     ) -> None:
         """Positions that were settled and not reported never will be."""
         last = len(sequence.tokens) - drafter.max_draft_length
+        if drafter.follows:
+            last -= _ANSWER_TOKENS
         for position in [position for position in pending if position < last]:
             del pending[position]
 
 
-def _score_request(sequence: LiveSequence, finished: bool) -> ScoreRequest:
+def score_request(sequence: LiveSequence, finished: bool = False) -> ScoreRequest:
     return ScoreRequest(
         sequence.id,
         sequence.request.tenant,

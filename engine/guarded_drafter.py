@@ -7,12 +7,14 @@ is masked, and tried again after a rest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from engine.counters import DrafterState
 from engine.drafters.drafter import (
     Draft,
     Drafter,
     DraftRequest,
+    Follower,
     Forecaster,
     Outcome,
     ScoreRequest,
@@ -25,24 +27,82 @@ logger = logging.getLogger(__name__)
 
 
 class GuardedDrafter:
-    """The calls of `Drafter`, none of which raises; `pass_round` counts the rounds."""
+    """The calls of `Drafter`, none of which raises; `pass_round` counts the rounds.
+
+    One that is not `is_enabled` is masked, and hears nothing.
+    """
 
     def __init__(self, drafter: Drafter, vocab_size: int) -> None:
         self.name = drafter.name
         self.is_free = drafter.is_free
         self.max_draft_length = drafter.max_draft_length
         self.num_failures = 0
+        self.is_enabled = True
         self._drafter = drafter
+        self._follower = drafter if isinstance(drafter, Follower) else None
         self._vocab_size = vocab_size
         self._num_in_row = 0
         self._num_rounds_to_rest = 0
 
+    def guards(self, drafter: Drafter) -> bool:
+        return self._drafter is drafter
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is elsewhere: hears of verified tokens ahead, and drafts meanwhile."""
+        return self._follower is not None
+
+    @property
+    def state(self) -> DrafterState:
+        if not self.is_enabled:
+            return "disabled"
+        if self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0:
+            return "resting"
+        is_away = self._follower is not None and self._follower.is_away
+        return "away" if is_away else "ready"
+
     @property
     def is_masked(self) -> bool:
-        return self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0
+        return self.state != "ready"
 
     def pass_round(self) -> None:
         self._num_rounds_to_rest -= 1
+
+    def follow(self, sequences: Sequence[ScoreRequest]) -> None:
+        if self._follower is None or not self.is_enabled:
+            return
+        try:
+            self._follower.follow(sequences)
+        except Exception:
+            logger.exception("drafter %s failed to follow", self.name)
+            self._note(failed=True)
+
+    def ask(self, requests: Sequence[DraftRequest]) -> bool:
+        """Whether a drafter elsewhere has begun to draft; see `take`."""
+        assert self._follower is not None, "only drafters elsewhere draft meanwhile"
+        try:
+            self._follower.ask(requests)
+        except Exception:
+            logger.exception("drafter %s failed to be asked", self.name)
+            self._note(failed=True)
+            return False
+        return True
+
+    def take(self, wanted: Mapping[str, DraftRequest], wait_s: float) -> dict[str, Draft]:
+        """By sequence, the drafts that have come of those that were asked for and are `wanted`."""
+        assert self._follower is not None, "only drafters elsewhere draft meanwhile"
+        none = {sequence_id: Draft(len(r.tokens)) for sequence_id, r in wanted.items()}
+        try:
+            found = self._follower.take(wait_s)
+            drafts = {key: found[key] for key in wanted if key in found}
+        except Exception:
+            logger.exception("drafter %s failed to answer", self.name)
+            self._note(failed=True)
+            return none
+        valid = {key: self._is_valid(draft, wanted[key]) for key, draft in drafts.items()}
+        if valid:
+            self._note(failed=not all(valid.values()))
+        return {key: draft if valid[key] else none[key] for key, draft in drafts.items()}
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         none = [Draft(len(request.tokens)) for request in requests]

@@ -14,6 +14,7 @@ from engine.errors import InvalidRequestError
 
 FinishReason = Literal["stop", "length"]
 MAX_LOGPROBS = 20
+MIN_WEIGHT, MAX_WEIGHT = 1e-3, 1e3
 
 
 def _check(parameter: str, value: float, low: float, high: float) -> None:
@@ -82,7 +83,12 @@ class GenerationRequest:
     """One choice to generate. `sequence_id` is unique among live requests.
 
     `prompt_ids` has at least one token. `leader_id` names a request with the same prompt whose
-    prefill this one may wait for and share (the other choices of one call).
+    prefill this one may wait for and share (the other choices of one call). `emitted_ids` are what
+    another target said already: the answer goes on behind them, and `max_tokens` counts them.
+
+    Of `tenant`: `weight` is its share beside other tenants', `kv_quota_tokens` the most tokens that
+    its sequences may hold in the KV cache together (None: all there is). Among its own requests
+    those of a lower `priority` go first.
     """
 
     sequence_id: str
@@ -95,8 +101,15 @@ class GenerationRequest:
     ignore_eos: bool = False
     speculation: SpeculationOptions = field(default_factory=SpeculationOptions)
     leader_id: str | None = None
+    weight: float = 1.0
+    priority: int = 0
+    kv_quota_tokens: int | None = None
+    emitted_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check("weight", self.weight, MIN_WEIGHT, MAX_WEIGHT)
+        if self.kv_quota_tokens is not None:
+            _check("kv_quota_tokens", self.kv_quota_tokens, 1, 2**62)
         if not self.prompt_ids:
             raise InvalidRequestError("prompt", "", "at least one token")
         if self.max_tokens < 1:
@@ -125,6 +138,13 @@ class DrafterUse:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
 
+    def __add__(self, other: DrafterUse) -> DrafterUse:
+        return DrafterUse(
+            self.num_rounds + other.num_rounds,
+            self.num_draft_tokens + other.num_draft_tokens,
+            self.num_accepted_tokens + other.num_accepted_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SpeculationUse:
@@ -145,6 +165,16 @@ class SpeculationUse:
     @property
     def num_accepted_tokens(self) -> int:
         return sum(use.num_accepted_tokens for use in self.per_drafter.values())
+
+    def __add__(self, other: SpeculationUse) -> SpeculationUse:
+        per_drafter = dict(self.per_drafter)
+        for name, use in other.per_drafter.items():
+            per_drafter[name] = per_drafter.get(name, DrafterUse()) + use
+        return SpeculationUse(
+            self.num_rounds + other.num_rounds,
+            self.num_emitted_tokens + other.num_emitted_tokens,
+            per_drafter,
+        )
 
     @property
     def mean_acceptance_length(self) -> float:

@@ -40,11 +40,20 @@ class Sequence:
         self.usage = Usage()
         self.block_table: list[int] = []
         self.num_computed = 0
+        self.arrival = 0  # its number among all that came
         self.num_cached_tokens: int | None = None  # of the prompt, at first admission
         self.finish_reason: FinishReason | None = None
         self._max_tokens = min(request.max_tokens, max_length - self.num_prompt_tokens)
         self._hashes: list[bytes] = []
         self._hidden_states = hidden_states
+        for token in request.emitted_ids:
+            self._go_on_behind(token)
+
+    def _go_on_behind(self, token: int) -> None:
+        """A token that was said elsewhere, text and all."""
+        self.sampler.push(token)
+        self.append(token)
+        self.text.take()
 
     @property
     def num_pending(self) -> int:

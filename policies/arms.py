@@ -43,7 +43,7 @@ class Arms:
         table = np.array(pairs, np.int64)
         self.drafters: Ints = table[:, 0]
         self.lengths: Ints = table[:, 1]
-        self.max_length = int(table[:, 1].max())
+        self.max_length = max(1, int(table[:, 1].max()))  # so that no array is empty
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -1,4 +1,7 @@
-"""One running application per session, started by the command that users run."""
+"""One running application per session, started by the command that users run.
+
+With two processes one has all tests of applications, and the other files go to whoever is free.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,46 @@ import psutil
 import pytest
 import yaml
 from openai import OpenAI
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
+APPLICATION_FILES = (
+    "test_hosts.py",
+    "test_nodes.py",
+    "test_openai_chat.py",
+    "test_openai_completions.py",
+    "test_openai_errors.py",
+    "test_openai_load.py",
+    "test_secrecy.py",
+    "test_what_is_learnt.py",
+)
 START_S = 300.0
 STOP_S = 60.0
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it: there is a core for each
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives each file to whoever is free, and the files of applications to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "applications" if Path(path).name in APPLICATION_FILES else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "app" in getattr(item, "fixturenames", ()):
+            assert item.path.name in APPLICATION_FILES, f"add {item.path.name} to them"
+    items.sort(key=lambda item: item.path.name not in APPLICATION_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +75,19 @@ class App:
     state: Path
     process: subprocess.Popen[bytes]
 
+    @property
+    def key(self) -> str:
+        """The development tenant's."""
+        return (self.state / "development-key").read_text()
+
+    @property
+    def login(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
     def metric(self, name: str) -> float:
         """Sum over labels of one of our metrics."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        answer = httpx.get(f"{self.url}/metrics", headers=self.login, timeout=30)
+        lines = answer.raise_for_status().text.splitlines()
         found = [line for line in lines if re.match(rf"hedgerow:{name}[ {{]", line)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
@@ -60,14 +109,18 @@ class App:
 
 
 def _test_config() -> dict[str, Any]:
-    """The repository's own file, exact and with selectors to name."""
+    """The repository's own file, exact, with a host and with selectors to name."""
     document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
     application = document["applications"][0]
-    application["args"]["target"]["numerics"] = "invariant"
+    args = application["args"]
+    args["target"]["numerics"] = "invariant"
+    args["drafters"].append({"name": "far", "kind": "prompt_lookup", "host": "edge"})
+    args["hosts"] = [{"name": "edge", "num_cpus": 0.1, "num_threads": 1, "draft_timeout_s": 5.0}]
     (target,) = [d for d in application["deployments"] if d["name"] == "Target"]
     target["user_config"]["speculation"] = "on"
     eager = {"name": "fixed", "drafter": "lookup", "draft_length": 8}
     target["user_config"]["selectors"]["eager"] = eager
+    target["user_config"]["selectors"]["far"] = {**eager, "drafter": "far"}
     return document
 
 
@@ -82,7 +135,8 @@ def _start(config: Path, output: Path) -> App:
     """Runs the command; raises with what it printed if it does not come up."""
     port, state = _free_port(), output.with_name("state")
     environment = {**os.environ, "HEDGEROW_STATE": str(state)}
-    environment.pop("REDIS_URL", None)
+    for name in ("REDIS_URL", "HEDGEROW_TENANTS_REDIS_URL"):
+        environment.pop(name, None)
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)],
@@ -125,6 +179,6 @@ def app_url(app: App) -> str:
 
 
 @pytest.fixture(scope="session")
-def client(app_url: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{app_url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+def client(app: App) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{app.url}/v1", api_key=app.key, max_retries=0, timeout=120) as client:
         yield client

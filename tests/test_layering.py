@@ -15,13 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Benchmarks measure the data plane between processes, so that they may use it, and Ray beside it.
 ARROWS: Mapping[str, frozenset[str]] = {
     "policies": frozenset(),
     "engine": frozenset({"policies"}),
     "cluster": frozenset({"policies"}),
     "deployments": frozenset({"cluster", "engine", "policies"}),
     "training": frozenset({"engine"}),
-    "benchmarks": frozenset({"cluster", "engine", "policies"}),
+    "benchmarks": frozenset({"cluster", "deployments", "engine", "policies"}),
 }
 FOLDERS = [folder for folder in ARROWS if (ROOT / folder).is_dir()]
 
@@ -33,10 +34,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "gguf": frozenset({"engine"}),
     "accelerate": frozenset({"engine", "training"}),
     "numpy": frozenset({"policies", "engine", "cluster", "deployments", "training", "benchmarks"}),
-    "ray": frozenset({"deployments"}),
+    "ray": frozenset({"deployments", "benchmarks"}),
     "fastapi": frozenset({"deployments"}),
     "starlette": frozenset({"deployments"}),
-    "zmq": frozenset({"deployments"}),
+    "zmq": frozenset({"deployments", "benchmarks"}),
+    "msgspec": frozenset({"deployments"}),
     "redis": frozenset({"cluster"}),
     "yaml": frozenset({"cluster"}),
     "pydantic": frozenset({"cluster", "deployments"}),

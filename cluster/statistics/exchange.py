@@ -39,12 +39,18 @@ class ExchangeSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeCounters:
-    """`writer` is what became of what was counted here; `last_error` is None while all is well."""
+    """`writer` is what became of what was counted here; `last_error` is None while all is well.
+
+    `age_s` is how old what is known of the store is, None if nothing ever was; `is_open` says that
+    the breaker keeps away from it.
+    """
 
     writer: Tally = field(default_factory=Tally)
     num_failures: int = 0
     num_histories_lost: int = 0
     last_error: str | None = None
+    age_s: float | None = None
+    is_open: bool = False
 
 
 class Exchange:
@@ -81,8 +87,14 @@ class Exchange:
     @property
     def counters(self) -> ExchangeCounters:
         lost = self._replica.num_histories_lost
+        told = self._told
         return ExchangeCounters(
-            replace(self._writer.tally), self._num_failures, lost, self._last_error
+            replace(self._writer.tally),
+            self._num_failures,
+            lost,
+            self._last_error,
+            None if told is None else self._clock() - told[1],
+            self._breaker.is_open,
         )
 
     def add(self, tenant: str, counts: Mapping[str, int]) -> None:

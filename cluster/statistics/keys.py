@@ -14,6 +14,7 @@ from typing import Literal
 
 SCHEMA_VERSION = 1
 PREFIX = "hedgerow:statistics:"
+DRAFTERS_PREFIX = "hedgerow:drafters:"
 
 Kind = Literal["live", "past"]
 KINDS: tuple[Kind, ...] = ("live", "past")
@@ -74,6 +75,13 @@ def fingerprint(*parts: object) -> str:
 def key(pool: Pool, *parts: str) -> str:
     """`index`; a table's name; or `writer`, an id and a table's name."""
     return ":".join((f"{PREFIX}{{{SCHEMA_VERSION}:{pool.model}:{pool.drafters}}}", *parts))
+
+
+def drafters_key(model: str) -> str:
+    """Of the changes to a model's drafters, whose pools they make."""
+    if not _FINGERPRINT.fullmatch(model):
+        raise ValueError(f"model: {model!r} is no fingerprint; allowed: A-Z a-z 0-9 . _ -")
+    return f"{DRAFTERS_PREFIX}{{{SCHEMA_VERSION}:{model}}}"
 
 
 def pool_of(text: str) -> tuple[int, Pool] | None:

@@ -53,19 +53,23 @@ class LearningExchange:
         return self._exchange.counters
 
     def follow(self, learners: Sequence[SharedLearner]) -> None:
-        """These from the next step on; what others had not sent yet is lost with them."""
+        """These from now on; what others had not sent yet is lost with them.
+
+        For learners that are in use: on their own thread, with the change of their arrays.
+        """
         self._shared = [(each, ArrayView(each.layout, self._half_life_s)) for each in learners]
 
     def step(self) -> bool:
         """Whether the store was reached; if not, learners go on from what they know."""
-        shared = self._shared
-        self._send(shared)
+        shared = self._send()
         if not self._exchange.step():
             return False
         snapshot = self._exchange.snapshot
         tables = [self._merged(each, view.arrays(snapshot)) for each, view in shared]
 
         def use() -> None:
+            if self._shared is not shared:  # these arrays may have another shape now
+                return
             for (each, _), (merged, start) in zip(shared, tables, strict=True):
                 each.learner.use(merged, start)
 
@@ -74,16 +78,22 @@ class LearningExchange:
 
     def finish(self) -> bool:
         """Sends what is left; whether the store has it all now."""
-        self._send(self._shared)
+        self._send()
         return self._exchange.finish()
 
-    def _send(self, shared: Sequence[tuple[SharedLearner, ArrayView]]) -> None:
-        taken = self._on_owner(lambda: [each.learner.take() for each, _ in shared])
+    def _send(self) -> Sequence[tuple[SharedLearner, ArrayView]]:
+        """Whose counts were taken."""
+
+        def take() -> tuple[list[tuple[SharedLearner, ArrayView]], list[Mapping[str, Floats]]]:
+            return self._shared, [each.learner.take() for each, _ in self._shared]
+
+        shared, taken = self._on_owner(take)
         for (each, _), arrays in zip(shared, taken, strict=True):
             for tenant, array in arrays.items():
                 cells = each.layout.cells(array)
                 if cells:
                     self._exchange.add(tenant, cells)
+        return shared
 
     def _merged(
         self, each: SharedLearner, arrays: Mapping[str, Floats]

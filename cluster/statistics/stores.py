@@ -2,73 +2,54 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from collections.abc import Mapping
-from pathlib import Path
 
-from redis import Redis, RedisError
+from redis import Redis
 
-from cluster.embedded_redis import EmbeddedRedis, EmbeddedRedisError, state_folder
-from cluster.statistics.client import connect
+from cluster.redis_connection import NoServerError, RedisConnection
+from cluster.statistics.drafter_store import DrafterStore
+from cluster.statistics.health import StoreHealth, read_health
 from cluster.statistics.keys import Pool
 from cluster.statistics.redis_store import RedisStore
 from cluster.statistics.store import StoreError
 
-logger = logging.getLogger(__name__)
-
-CHECK_S = 0.5
-RETRY_S = 5.0
-
 
 class Stores:
-    """For any number of threads. Raises UrlError if REDIS_URL cannot be used.
-
-    A private server that ends, or cannot be started, is started again by a thread of this.
-    """
+    """For any number of threads. Raises UrlError if REDIS_URL cannot be used."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._connected: tuple[Redis, dict[Pool, RedisStore]] | None = None
-        self._reason = "the private server is starting"
-        self._stopping = threading.Event()
-        self._keeper: threading.Thread | None = None
-        url = environ.get("REDIS_URL")
-        if url:
-            self._connected = connect(url), {}
-        else:
-            folder = state_folder(environ)
-            self._keeper = threading.Thread(target=self._keep, args=(folder,), daemon=True)
-            self._keeper.start()
+        self._connection = RedisConnection(environ.get("REDIS_URL"), environ, "statistics")
+        self._found: tuple[Redis | None, dict[Pool, RedisStore]] = None, {}
 
     def find(self, pool: Pool) -> RedisStore:
         """StoreError while there is no server."""
-        connected = self._connected
-        if connected is None:
-            raise StoreError(self._reason)
-        client, stores = connected
+        client = self._client
+        owner, stores = self._found
+        if owner is not client:
+            owner, stores = self._found = client, {}
         if pool not in stores:
             stores[pool] = RedisStore(client, pool)
         return stores[pool]
 
+    def drafters(self) -> DrafterStore:
+        """StoreError while there is no server."""
+        return DrafterStore(self._client)
+
+    @property
+    def _client(self) -> Redis:
+        try:
+            return self._connection.client
+        except NoServerError as error:
+            raise StoreError(str(error)) from error
+
+    def health(self) -> StoreHealth:
+        """Asks the server; bounded by the client's timeouts."""
+        try:
+            return read_health(self._connection.client)
+        except NoServerError:
+            return StoreHealth()
+
     def close(self) -> None:
         """Ends the private server, its data kept."""
-        self._stopping.set()
-        if self._keeper is not None:
-            self._keeper.join()
-
-    def _keep(self, folder: Path) -> None:
-        while not self._stopping.is_set():
-            try:
-                with EmbeddedRedis(folder) as server:
-                    self._connected = connect(server.url), {}
-                    while server.is_up and not self._stopping.wait(CHECK_S):
-                        pass
-                    self._connected, reason = None, "the private server has ended"
-                pause_s = 0.0
-            except (EmbeddedRedisError, RedisError, OSError) as error:
-                reason, pause_s = str(error), RETRY_S
-            if reason != self._reason and not self._stopping.is_set():
-                logger.warning("statistics: %s", reason)
-            self._reason = reason
-            self._stopping.wait(pause_s)
+        self._connection.close()

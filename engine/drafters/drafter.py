@@ -63,6 +63,10 @@ class Draft:
     streak: int = 0
     is_stopped: bool = False
 
+    def num_given_up(self, draft_length: int) -> int:
+        """Tokens of `draft_length` that the drafter itself did not draft."""
+        return draft_length - len(self.tokens) if self.is_stopped else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -131,4 +135,30 @@ class Drafter(Protocol):
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         """Drops all state of these sequences; unknown ids are ignored."""
+        ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A drafter somewhere else: it hears of verified tokens ahead, drafts while the engine goes on,
+    and may be out of reach.
+
+    While it `is_away` it is not asked, and that is no failure of its. It may score later: what has
+    come is given whenever it is asked again, and all of it once a sequence is finished.
+    """
+
+    @property
+    def is_away(self) -> bool: ...
+
+    def follow(self, sequences: Sequence[ScoreRequest]) -> None:
+        """Told at each round's start, so that it can catch up meanwhile; never waits."""
+        ...
+
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
+        """Begins to draft; never waits. Of two questions about a sequence the later counts."""
+        ...
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        """By sequence, what has come of what was asked: each draft once, after a deadline anything
+        that is none. Waits for something to come from anywhere, but no longer than `wait_s`."""
         ...

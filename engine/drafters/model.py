@@ -63,7 +63,22 @@ class ModelDrafter:
         ]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        return [self._score(request) for request in requests]
+        """As the contract says, with as few forwards as the cache has room for."""
+        outcomes: list[list[Outcome]] = [[] for _ in requests]
+        waiting = [i for i, r in enumerate(requests) if len(r.tokens) <= self._max_length]
+        while waiting:  # what is longer was never drafted, so that there is nothing to tell
+            busy: set[str] = set()
+            batch = []
+            for i in waiting:
+                sequence_id = requests[i].sequence_id
+                if sequence_id not in busy and self._make_room(requests[i], 0, busy):
+                    busy.add(sequence_id)
+                    batch.append(i)
+            self._catch_up([requests[i] for i in batch])
+            for i in batch:
+                outcomes[i] = self._settle(requests[i])
+            waiting = [i for i in waiting if i not in batch] if batch else []
+        return outcomes
 
     def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
         """Catches up, which the draft then need not do any more."""
@@ -85,12 +100,7 @@ class ModelDrafter:
     def forget(self, sequence_ids: Iterable[str]) -> None:
         self._residents.forget(sequence_ids)
 
-    def _score(self, request: ScoreRequest) -> list[Outcome]:
-        if len(request.tokens) > self._max_length:
-            return []  # out of this model's positions: never drafted, so nothing to tell
-        if not self._make_room(request, 0, set()):
-            return []
-        self._catch_up([request])
+    def _settle(self, request: ScoreRequest) -> list[Outcome]:
         tracked = self._residents[request.sequence_id]
         longest, is_finished = self.max_draft_length, request.finished
         return tracked.settle(request.tokens, longest, is_finished, self._stopping)

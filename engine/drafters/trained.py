@@ -20,7 +20,7 @@ from engine.drafters.stopping import (
 )
 from engine.errors import ModelRefusedError
 from engine.linear import use_form
-from engine.loaded_target import LoadedTarget
+from engine.loaded_target import KnownTarget, LoadedTarget
 from engine.models import build_runner, prepare_model
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import ModelRunner
@@ -30,7 +30,7 @@ _MAX_POSITIONS = 1 << 20  # rotary positions have no end; the target's limit hol
 
 
 def build_trained(
-    config: DrafterConfig, path: str, target: LoadedTarget
+    config: DrafterConfig, path: str, target: KnownTarget
 ) -> HeadDrafter | ModelDrafter:
     """Raises ModelRefusedError for a damaged folder, or one that is for another target."""
     folder = DrafterFolder.read(path)
@@ -45,13 +45,18 @@ def build_trained(
 
 def drafter_of(
     folder: DrafterFolder,
-    target: LoadedTarget,
+    target: KnownTarget,
     name: str,
     longest: int,
     stopping: Stopping | None = None,
 ) -> HeadDrafter | ModelDrafter:
     """The drafter of a folder that is known to be for this target."""
     if folder.card.kind == "head":
+        if not isinstance(target, LoadedTarget):
+            raise ModelRefusedError(name, "a head drafts in its target's process, not on a host")
+        if target.shared is None:
+            reason = "its target keeps no hidden states, as it was started without a head"
+            raise ModelRefusedError(name, reason)
         return HeadDrafter(name, head_runner(folder, target, longest), longest, stopping)
     return ModelDrafter(
         name,
@@ -77,7 +82,7 @@ def head_runner(folder: DrafterFolder, target: LoadedTarget, max_draft_length: i
     return HeadRunner(model, target.shared, vocabulary, room, target.config.numerics)
 
 
-def small_model_runner(folder: DrafterFolder, target: LoadedTarget) -> ModelRunner:
+def small_model_runner(folder: DrafterFolder, target: KnownTarget) -> ModelRunner:
     """A small model with as much room as its target has."""
     weights, ids = folder.weights()
     vocabulary = _vocabulary(ids, folder)
@@ -145,7 +150,7 @@ def acceptance_head(folder: DrafterFolder) -> AcceptanceHead | None:
 
 
 def stopping_by_head(
-    folder: DrafterFolder, target: LoadedTarget, threshold: float, longest: int
+    folder: DrafterFolder, target: KnownTarget, threshold: float, longest: int
 ) -> Stopping:
     """By the drafter's acceptance head."""
     head = acceptance_head(folder)
@@ -157,7 +162,7 @@ def stopping_by_head(
 
 
 def stopping_by_probability(
-    folder: DrafterFolder, target: LoadedTarget, threshold: float, longest: int
+    folder: DrafterFolder, target: KnownTarget, threshold: float, longest: int
 ) -> Stopping:
     """By the drafter's top probability, as it was found to come true."""
     counts = folder.calibration()

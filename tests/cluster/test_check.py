@@ -131,6 +131,26 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         "applications[0].deployments[0].user_config.limits.max_body: unknown key; "
         "did you mean 'max_body_bytes'?",
     ),
+    "host key": (
+        lambda c: app(c)["args"].update(hosts=[{"name": "code", "num_gpu": 1}]),
+        "applications[0].args.hosts[0].num_gpu: unknown key; did you mean 'num_gpus'?",
+    ),
+    "unknown host": (
+        lambda c: app(c)["args"]["drafters"][0].update(host="code"),
+        "applications[0].args: drafters: 'lookup' names the host 'code', which is not among "
+        "`hosts`; configured: none",
+    ),
+    "resource of Ray's own": (
+        lambda c: app(c)["args"].update(hosts=[{"name": "code", "resources": {"GPU": 1}}]),
+        "applications[0].args.hosts[0]: resources: 'GPU' is no resource of the operator's own",
+    ),
+    "host given twice": (
+        lambda c: (
+            app(c)["args"]["drafters"][0].update(host="code"),
+            app(c)["args"].update(hosts=[{"name": "code"}, {"name": "code"}]),
+        ),
+        "applications[0].args: hosts: two of them have the name 'code'",
+    ),
     "type": (
         lambda c: app(c)["args"]["target"].update(num_kv_tokens="many"),
         "applications[0].args.target.num_kv_tokens: 'many': expected integer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,16 +14,29 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import Limits
+from cluster.config import ClusterConfig, Limits, Resume
+from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
+from cluster.limits.limiter import Limiter
+from cluster.limits.memory import MemoryLimiter
+from cluster.limits.usage import MemoryUsage
+from cluster.statistics.health import StoreHealth
+from cluster.tenants.api_key import new_key
+from cluster.tenants.memory import MemoryTenants
+from cluster.tenants.tenant import Tenant
+from deployments.admission import Admission
+from deployments.authentication import Authentication
 from deployments.engine_thread import EngineThread
 from deployments.gateway import Gateway
 from deployments.http import build_http
 from deployments.latencies import Latencies
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
-from deployments.target_counters import TargetCounters
+from deployments.route import ANYWHERE, Route
+from deployments.router_store import Unreachable
+from deployments.target_counters import DrafterNote, TargetCounters
 from engine.counters import EngineCounters
 from engine.errors import CapacityError
 from engine.request import (
@@ -72,6 +86,7 @@ class FakeEngine:
     capacity: int = 8
     tokens_per_round: int = 3
     fails_at_round: int | None = None
+    seconds_per_round: float = 0.0
     num_rounds: int = 0
     live: dict[str, tuple[GenerationRequest, int]] = field(default_factory=dict)
     seen: list[GenerationRequest] = field(default_factory=list)
@@ -81,7 +96,11 @@ class FakeEngine:
         if len(self.live) >= self.capacity:
             raise CapacityError("queue", len(self.live) + 1, self.capacity)
         self.seen.append(request)
-        self.live[request.sequence_id] = (request, 0)
+        self.live[request.sequence_id] = (request, len(request.emitted_ids))
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None:
+        if len(self.live) + num_coming >= self.capacity:
+            raise CapacityError("queue", len(self.live) + 1, self.capacity)
 
     def cancel(self, sequence_id: str) -> None:
         if self.live.pop(sequence_id, None):
@@ -93,6 +112,7 @@ class FakeEngine:
 
     def step(self) -> list[Emission]:
         self.num_rounds += 1
+        time.sleep(self.seconds_per_round)
         if self.num_rounds == self.fails_at_round:
             raise RuntimeError("out of memory")
         return [self._advance(*item) for item in list(self.live.values())]
@@ -146,13 +166,29 @@ class FakeTarget:
     """The target's side of the handle, in this process."""
 
     def __init__(self, engine: FakeEngine) -> None:
-        self.thread = EngineThread(engine)
+        self.thread = EngineThread(engine, pulse_s=1.0)
         self.is_loaded = True
+        self.has_store = True
+        drafters = [{"name": name, "kind": "prompt_lookup"} for name in ("lookup", "far")]
+        self.config = ClusterConfig.model_validate({"drafters": drafters})
+        self.changes = DrafterChanges()
+        self.suspected: list[Route] = []
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
             await asyncio.Event().wait()
         return ModelCard("tiny", 257, 512, "fp_test", 1700000000)
+
+    async def change_drafters(
+        self, change: DrafterChange
+    ) -> DrafterChangeError | Unreachable | None:
+        if not self.has_store:
+            return Unreachable("no store")
+        try:
+            self.changes = self.changes.after(change, self.config)
+        except DrafterChangeError as error:
+            return error
+        return None
 
     async def counters(self) -> list[TargetCounters]:
         use = {"lookup": DrafterUse(2, 5, 3)}
@@ -168,11 +204,22 @@ class FakeTarget:
             num_preemptions=1,
             num_requests_finished=2,
             per_drafter=use,
+            num_drafter_failures={"lookup": 1, "far": 4},
+            drafter_states={"lookup": "ready", "far": "resting"},
         )
-        return [TargetCounters(engine, Latencies())] * 2
+        notes = {
+            drafter.name: DrafterNote("failed", "no such folder") for drafter in self.changes.added
+        }
+        return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
+
+    async def store_health(self) -> StoreHealth:
+        return StoreHealth(True, 1000, 4000)
+
+    def suspect(self, route: Route) -> None:
+        self.suspected.append(route)
 
     async def generate(
-        self, requests: Sequence[GenerationRequest]
+        self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
         rounds = self.thread.generate(requests)
         try:
@@ -186,12 +233,26 @@ class FakeTarget:
 
 @dataclass
 class Server:
-    """A running application with everything a test may look at."""
+    """A running application with everything a test may look at.
+
+    `client` has an operator's key, unless a test says otherwise.
+    """
 
     engine: FakeEngine
     target: FakeTarget
     gateway: Gateway
     client: httpx.AsyncClient
+    app: FastAPI
+    tenants: MemoryTenants
+    admission: Admission
+    usage: MemoryUsage
+
+    def login(self, tenant: Tenant) -> dict[str, str]:
+        """Headers with a new key of that tenant."""
+        self.tenants.put(tenant, self.tenants.tenants().get(tenant.name))
+        key = new_key()
+        self.tenants.add_key(tenant.name, key.key_id, key.digest, None)
+        return {"Authorization": f"Bearer {key.text}"}
 
     async def post(self, path: str, **body: object) -> httpx.Response:
         return await self.client.post(path, json={"model": "tiny", **body})
@@ -211,14 +272,25 @@ def serving(text: Text) -> Serving:
     """`async with serving(limits, **engine) as server`."""
 
     @asynccontextmanager
-    async def serve(limits: Limits | None = None, **engine: Any) -> AsyncIterator[Server]:
+    async def serve(
+        limits: Limits | None = None, limiter: Limiter | None = None, **engine: Any
+    ) -> AsyncIterator[Server]:
         fake = FakeEngine(text, **engine)
         target = FakeTarget(fake)
-        gateway = Gateway(target, text, limits or Limits())
-        transport = httpx.ASGITransport(build_http(gateway), raise_app_exceptions=False)
+        gateway = Gateway(target, text, limits or Limits(), Resume(max_losses=0))
+        tenants = MemoryTenants(time.monotonic)
+        authentication = Authentication(tenants)
+        usage = MemoryUsage()
+        admission = Admission(limiter or MemoryLimiter(time.monotonic), usage)
+        http = build_http(gateway, authentication, admission)
+        transport = httpx.ASGITransport(http, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield Server(fake, target, gateway, client)
+            server = Server(fake, target, gateway, client, http, tenants, admission, usage)
+            client.headers.update(server.login(Tenant(name="tests", role="operator")))
+            yield server
         target.thread.stop()
         gateway.close()
+        authentication.close()
+        admission.close()
 
     return serve

@@ -352,6 +352,26 @@ def test_an_unknown_model_is_not_found(serving: Any) -> None:
     run(test)
 
 
+def test_drafters_are_listed_with_how_they_are_on_each_replica(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            lookup = {"num_drafts": 4, "num_draft_tokens": 10, "num_accepted_tokens": 6}
+            far = dict.fromkeys(lookup, 0)
+            assert (await server.client.get("/v1/drafters")).json() == {
+                "object": "list",
+                "data": [
+                    {"id": "far", "object": "drafter", "states": ["resting"] * 2, "num_failures": 8}
+                    | {"reasons": []}
+                    | far,
+                    {"id": "lookup", "object": "drafter", "states": ["ready"] * 2}
+                    | {"reasons": [], "num_failures": 2}
+                    | lookup,
+                ],
+            }
+
+    run(test)
+
+
 def test_models_are_listed_and_found(serving: Any) -> None:
     async def test() -> None:
         async with serving() as server:
@@ -550,7 +570,6 @@ def test_a_client_that_hangs_up_frees_its_sequences(serving: Any, stream: bool) 
 
 async def hang_up(server: Any, body: bytes) -> None:
     """One request whose client goes away as soon as the engine works on it."""
-    from deployments.http import build_http
 
     messages = iter([{"type": "http.request", "body": body}])
 
@@ -564,6 +583,7 @@ async def hang_up(server: Any, body: bytes) -> None:
     async def send(message: Any) -> None:
         assert not message.get("body", b"").endswith(b"[DONE]\n\n")
 
+    login = server.client.headers["Authorization"]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -571,9 +591,9 @@ async def hang_up(server: Any, body: bytes) -> None:
         "path": COMPLETIONS,
         "raw_path": COMPLETIONS.encode(),
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"authorization", login.encode())],
     }
-    await build_http(server.gateway)(scope, receive, send)
+    await server.app(scope, receive, send)
 
 
 def test_log_probabilities_name_tokens_and_bytes(serving: Any) -> None:
@@ -603,6 +623,7 @@ def test_many_streams_at_once_each_get_their_own_text(serving: Any) -> None:
                 for length in range(2, 10)
             ]
             answers = await asyncio.gather(*asked)
+            assert [answer.status_code for answer in answers] == [200] * 8, answers[-1].text
             used = [answer.json()["usage"]["completion_tokens"] for answer in answers]
             assert used == list(range(2, 10))
 

@@ -280,7 +280,7 @@ def test_narrowing_speculation_changes_no_word(
     assert text_of(narrowed) == text_of(plain)
     assert narrowed.usage is not None
     used = (narrowed.usage.model_extra or {})["speculation"]
-    assert set(used["per_drafter"]) <= set(narrow.get("drafters", ["lookup", "suffix"]))
+    assert set(used["per_drafter"]) <= set(narrow.get("drafters", ["far", "lookup", "suffix"]))
     if narrow.get("max_draft_length") == 0 or narrow.get("selector") == "plain":
         assert used["num_draft_tokens"] == 0
 

@@ -58,7 +58,7 @@ def test_a_prompt_that_does_not_fit_says_so(client: OpenAI) -> None:
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_routes_and_bodies_outside_of_the_api(app_url: str) -> None:
+def test_routes_and_bodies_outside_of_the_api(app: Any) -> None:
     for method, path, body, status in (
         ("GET", "/v1/embeddings", b"", 404),
         ("GET", "/v1/completions", b"", 405),
@@ -66,14 +66,14 @@ def test_routes_and_bodies_outside_of_the_api(app_url: str) -> None:
         ("POST", "/v1/completions", b'{"temperature": NaN}', 400),
         ("POST", "/v1/completions", b" " * 2_000_000, 413),
     ):
-        answer = httpx.request(method, app_url + path, content=body, timeout=30)
+        answer = httpx.request(method, app.url + path, content=body, headers=app.login, timeout=30)
         assert answer.status_code == status, path
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_health_is_ok_and_metrics_are_vllm_s_names(app_url: str) -> None:
-    assert httpx.get(f"{app_url}/health", timeout=30).json() == {"status": "ok"}
-    text = httpx.get(f"{app_url}/metrics", timeout=30).text
+def test_health_is_ok_and_metrics_are_vllm_s_names(app: Any) -> None:
+    assert httpx.get(f"{app.url}/health", timeout=30).json() == {"status": "ok"}
+    text = httpx.get(f"{app.url}/metrics", headers=app.login, timeout=30).text
     for name in (
         "num_requests_running",
         "generation_tokens_total",

@@ -40,13 +40,23 @@ def test_concurrent_requests_get_what_each_gets_alone(client: OpenAI) -> None:
     assert together == alone
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_hanging_up_stops_the_work_and_frees_its_cache(app: Any, stream: bool) -> None:
+UNWATCHED = {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
+
+
+@pytest.mark.parametrize(
+    ("stream", "steering"),
+    [(False, {}), (True, {}), (False, UNWATCHED)],
+    ids=["whole", "stream", "told to Ray not to watch"],
+)
+def test_hanging_up_stops_the_work_and_frees_its_cache(
+    app: Any, stream: bool, steering: dict[str, str]
+) -> None:
     app.wait_until_idle()
     before = app.metric("generation_tokens_total")
     body = {"model": MODEL, "prompt": "Count:", "max_tokens": 1500, "stream": stream, "n": 2}
     body["ignore_eos"] = True
-    with httpx.Client(timeout=httpx.Timeout(30, read=1.0 if not stream else 30)) as http:
+    timeout = httpx.Timeout(30, read=1.0 if not stream else 30)
+    with httpx.Client(timeout=timeout, headers=app.login | steering) as http:
         if stream:
             with http.stream("POST", f"{app.url}/v1/completions", json=body) as answer:
                 next(answer.iter_lines())

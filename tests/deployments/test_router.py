@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 from statistics_backends import POOL, server
 
-from cluster.config import ClusterConfig, TargetSettings
+from cluster.config import ClusterConfig, DrafterSection, TargetSettings
+from cluster.drafter_changes import (
+    AddDrafter,
+    DrafterChangeError,
+    DrafterChanges,
+    RemoveDrafter,
+)
 from cluster.statistics.client import UrlError
+from cluster.statistics.drafter_store import DrafterStore
 from cluster.statistics.keys import Table
 from cluster.statistics.store import Batch, Fold, StoreError
 from deployments.engine_thread import EngineStoppedError, EngineThread
 from deployments.router import Router
-from deployments.router_store import RouterStore
+from deployments.router_store import RouterStore, Unreachable
 from deployments.selectors import Selectors
 from deployments.sharing import Sharing, pool
 from policies.cost_model import CostModel
@@ -31,6 +38,8 @@ class IdleEngine:
     has_work = False
 
     def submit(self, request: object) -> None: ...
+
+    def check_room(self, tenant: str, num_coming: int = 0) -> None: ...
 
     def cancel(self, sequence_id: str) -> None: ...
 
@@ -142,13 +151,13 @@ def config(model_dir: Path) -> ClusterConfig:
 def router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     with server("wheel", tmp_path) as running:
         monkeypatch.setenv("REDIS_URL", running.url)
-        yield Router()
+        yield Router({})
 
 
 def test_targets_behind_two_routers_go_by_what_either_has_learnt(
     config: ClusterConfig, router: Router
 ) -> None:
-    first, second = (FakeTarget(config, Handle(each)) for each in (router, Router()))
+    first, second = (FakeTarget(config, Handle(each)) for each in (router, Router({})))
     assert second.expects_much
     first.learn(0, 400)
     wait_until(lambda: not second.expects_much)
@@ -163,13 +172,13 @@ def test_when_all_is_started_again_nothing_is_forgotten(
 ) -> None:
     monkeypatch.delenv("REDIS_URL", raising=False)
     monkeypatch.setenv("HEDGEROW_STATE", str(tmp_path / "state"))
-    first_router = Router()
+    first_router = Router({})
     first = FakeTarget(config, Handle(first_router))
     first.learn(0, 400)
     wait_until(lambda: first.sharing.counters.writer.num_sent > 0)
     first.close()
     first_router.__del__()
-    second_router = Router()
+    second_router = Router({})
     second = FakeTarget(config, Handle(second_router))
     assert second.expects_much
     wait_until(lambda: not second.expects_much)
@@ -236,7 +245,7 @@ def test_a_redis_that_is_away_is_said_in_words_and_logs_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-    store = RouterStore(Handle(Router()), POOL)
+    store = RouterStore(Handle(Router({})), POOL)
     with pytest.raises(StoreError, match="ConnectionError"):
         store.read({}, 0)
     assert caplog.records == []
@@ -255,7 +264,7 @@ def test_a_url_that_cannot_be_used_stops_the_router_at_once(
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1/nothing")
     with pytest.raises(UrlError, match="no database"):
-        Router()
+        Router({})
 
 
 def test_the_pool_follows_the_model_and_the_drafters_and_nothing_else(
@@ -279,3 +288,24 @@ def test_a_call_returns_raises_and_ends_with_the_thread() -> None:
     thread.stop()
     with pytest.raises(EngineStoppedError):
         thread.call(lambda: 5)
+
+
+def test_changes_to_drafters_outlive_the_router_and_a_store_that_forgets(router: Router) -> None:
+    add = AddDrafter(DrafterSection(name="new", kind="suffix"))
+    first = router.change_drafters("fp", add)
+    assert isinstance(first, DrafterChanges)
+    refused = router.change_drafters("fp", add)
+    assert isinstance(refused, DrafterChangeError)
+    assert refused.kind == "conflict"
+    assert Router({}).drafter_changes("fp") == first
+    client = router._stores._client
+    client.flushall()
+    assert router.drafter_changes("fp") == first
+    assert DrafterStore(client).read("fp") == first
+
+
+def test_without_a_store_drafters_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    router = Router({})
+    assert isinstance(router.drafter_changes("fp"), Unreachable)
+    assert isinstance(router.change_drafters("fp", RemoveDrafter("lookup")), Unreachable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -19,7 +20,10 @@ from deployments.model_card import fingerprint
 from deployments.refusal import Refusal
 from deployments.selectors import Selectors
 from deployments.target import Target
+from deployments.target_drafters import TargetDrafters
 from engine.config import DrafterConfig, TargetConfig
+from engine.drafters.drafter import Drafter
+from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.errors import CapacityError
 from engine.request import Emission, GenerationRequest, SpeculationOptions
 from policies.cost_model import CostModel
@@ -47,12 +51,28 @@ def context() -> Context:
 
 def test_the_file_s_sections_have_exactly_the_engine_s_fields() -> None:
     assert list(TargetSection.model_fields) == [field.name for field in fields(TargetConfig)]
-    assert list(DrafterSection.model_fields) == [field.name for field in fields(DrafterConfig)]
+    engines = [name for name in DrafterSection.model_fields if name != "host"]
+    assert engines == [field.name for field in fields(DrafterConfig)]
 
 
 def test_the_application_is_built_from_args_and_from_the_repository_s_file() -> None:
     assert build_app({}) is not None
     assert app is not None
+
+
+def test_each_host_is_a_deployment_with_its_resources_for_the_target_to_find() -> None:
+    drafters = [{"name": name, "kind": "suffix", "host": name} for name in ("code", "math")]
+    resources = {"num_gpus": 1.0, "num_cpus": 2.0, "resources": {"fast": 1.0}}
+    hosts = [{"name": "code", "num_replicas": 3, **resources}, {"name": "math"}]
+    application: Any = build_app({"drafters": drafters, "hosts": hosts})
+    _, target, _ = application._bound_deployment.init_args
+    config, router, found = target._bound_deployment.init_args
+    deployments = {name: host._bound_deployment for name, host in found.items()}
+    assert {d.name for d in deployments.values()} == {"Drafter-code", "Drafter-math"}
+    assert deployments["code"].num_replicas == 3
+    assert deployments["code"].ray_actor_options.items() >= resources.items()
+    assert deployments["math"].ray_actor_options["num_gpus"] == 0
+    assert deployments["math"].init_args == (config, "math", router)
 
 
 def test_wrong_args_are_refused_before_anything_starts() -> None:
@@ -134,12 +154,25 @@ def test_speculation_off_leaves_nobody_to_choose() -> None:
     assert default is None
 
 
+def made(section: DrafterSection) -> Drafter:
+    return PromptLookupDrafter(section.name, section.max_draft_length)
+
+
+class Nowhere:
+    def drafter(self, section: DrafterSection) -> Drafter:
+        raise AssertionError("there is no host")
+
+    def note_of(self, section: DrafterSection) -> None:
+        raise AssertionError("there is no host")
+
+
 class FakeTarget(Target):
     """Target on the fake engine, past its loading."""
 
     def __init__(self, engine: Any) -> None:
         drafters = [{"name": "lookup", "kind": "prompt_lookup"}]
         self._config = ClusterConfig.model_validate({"drafters": drafters})
+        self._drafters = TargetDrafters(self._config, Nowhere(), made, lambda drafters: None)
         self._engine = engine
         self._settings = TargetSettings()
         self._latencies = Latencies()
@@ -190,6 +223,28 @@ def test_a_full_queue_takes_none_of_the_call_s_requests(serving: Any) -> None:
             assert isinstance(item, Refusal)
             assert item.kind == "full"
             assert server.engine.cancelled == ["a"]
+
+    run(test)
+
+
+def test_a_full_queue_refuses_at_once_while_a_round_is_running(serving: Any) -> None:
+    async def test() -> None:
+        async with serving(capacity=2) as server:
+            target, round_ends = FakeTarget(server.engine), threading.Event()
+
+            def long_round() -> None:
+                round_ends.wait()
+
+            target._thread._commands.put(long_round)
+            coming = [asyncio.ensure_future(target.items(request(name))) for name in "ab"]
+            await asyncio.sleep(0)
+            (item,) = await target.items(request("c"))
+            assert isinstance(item, Refusal)
+            assert item.kind == "full"
+            assert not server.engine.seen
+            round_ends.set()
+            assert all(await asyncio.gather(*coming))
+            assert len(await target.items(request("c"))) > 0
 
     run(test)
 
@@ -273,6 +328,7 @@ def test_an_error_of_a_command_reaches_its_caller_and_nobody_else(serving: Any) 
         {"selector": {"name": "rule", "lookups": ["nobody"]}},
         {"selector": {"name": "unheard of"}},
         {"speculation": "perhaps"},
+        {"disabled": ["nobody"]},
     ],
 )
 def test_wrong_settings_change_nothing(serving: Any, settings: dict[str, Any]) -> None:
@@ -292,10 +348,10 @@ def test_a_round_of_several_tokens_is_that_many_equal_waits() -> None:
     stopwatch = Stopwatch(latencies, 10.0)
     stopwatch.note([Emission("a", (1,), "x")], 10.5)
     stopwatch.note([Emission("a", (1, 2, 3), "x", finish_reason="stop")], 11.1)
-    assert latencies.first_token.sum_s == pytest.approx(0.5)
+    assert latencies.first_token.total == pytest.approx(0.5)
     assert sum(latencies.between_tokens.counts) == 3
-    assert latencies.between_tokens.sum_s == pytest.approx(0.6)
-    assert latencies.whole_request.sum_s == pytest.approx(1.1)
+    assert latencies.between_tokens.total == pytest.approx(0.6)
+    assert latencies.whole_request.total == pytest.approx(1.1)
     assert latencies.num_finished == {"stop": 1}
 
 

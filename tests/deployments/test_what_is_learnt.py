@@ -25,7 +25,7 @@ from policies.features import Features
 
 MODEL = "smollm2-135m-instruct"
 PROMPT = "one two three one two three one two three one two"
-TENANT = "default"
+TENANT = "development"
 
 
 def drafted(client: OpenAI) -> dict[str, int]:

@@ -250,3 +250,15 @@ def test_a_streak_grows_while_a_costly_drafter_is_right_and_ends_with_an_error()
     run([Oracle(text_of(FOREVER), num_wrong=1)], wrong)
     assert [context.streaks.get("oracle") for context in right.contexts[:4]] == [None, 2, 4, 6]
     assert [context.streaks.get("oracle") for context in wrong.contexts[:4]] == [None, 0, 0, 0]
+
+
+def test_what_an_unchosen_drafter_would_have_done_is_set_beside_the_choice() -> None:
+    """The oracle is evaluated at every round of plain decoding: none of its tokens were drafted."""
+    engine = tiny_engine([Oracle(text_of(FOREVER))])
+    engine.use_selectors(Recording(None, 0, ["oracle"]), {})
+    run_all(engine, [FOREVER])
+    found = engine.counters().hindsight["oracle"]
+    assert found.num_compared == found.num_evaluations > 0
+    assert found.num_accepted > found.num_compared
+    assert found.num_accepted_of_chosen == 0
+    assert found.seconds > 0

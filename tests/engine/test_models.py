@@ -242,7 +242,7 @@ def test_the_longest_sequence_is_the_least_of_model_cache_and_setting() -> None:
         target = TargetConfig(
             "m", num_kv_tokens=num_kv_tokens, block_size=16, max_sequence_length=setting
         )
-        assert longest_sequence(model, target) == expected
+        assert longest_sequence(model.config, target) == expected
 
 
 @pytest.mark.parametrize("name", ["no_such_model", "./no/such", "/no/such", "~/no/such"])

@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("engine", "policies", "pyproject.toml", "tests/engine", "tests/mutants", "tests/support")
-NUM_WORKERS = 2
+NUM_WORKERS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 TIMEOUT_S = 180.0
 TESTS_FAILED = 1  # pytest's exit status; others mean that the tests did not run
 
@@ -112,7 +112,7 @@ def asked_for(items: Sequence[pytest.Item]) -> list[Mutant]:
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Run]]]:
-    """The runs of all mutants asked for, two at a time."""
+    """The runs of all mutants asked for, as many at a time as there are cores for."""
     with ThreadPoolExecutor(NUM_WORKERS) as workers:
         yield {
             mutant.name: workers.submit(run_killers, mutant, tmp_path_factory.mktemp("copy"))

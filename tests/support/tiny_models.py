@@ -149,6 +149,7 @@ def tiny_model_drafter(
     noise: float = 0.05,
     num_blocks: int = 512,
     stopping: Stopping | None = None,
+    max_length: int = MAX_LENGTH,
 ) -> ModelDrafter:
     """Drafts with the tiny target's weights, perturbed: it agrees often, but not always."""
     model = _perturbed_model(family, seed, noise)
@@ -159,7 +160,7 @@ def tiny_model_drafter(
         max_draft_length,
         num_blocks=num_blocks,
         block_size=4,
-        max_sequence_length=MAX_LENGTH,
+        max_sequence_length=max_length,
         stopping=stopping,
     )
 

@@ -98,6 +98,8 @@ def test_a_store_that_is_away_costs_one_call_a_step_then_next_to_none(world: Wor
         before = store.num_calls
         assert not exchange.step()
         assert store.num_calls == before + 1
+    assert exchange.counters.is_open
+    assert exchange.counters.age_s is None
     before = store.num_calls
     for _ in range(240):
         world.wait(0.25)
@@ -110,6 +112,9 @@ def test_a_store_that_is_away_costs_one_call_a_step_then_next_to_none(world: Wor
     assert exchange.step()
     assert world.merged() == counts(exchange) == {"x": 240 + MAX_FAILURES}
     assert exchange.counters.last_error is None
+    assert not exchange.counters.is_open
+    world.wait(5.0)
+    assert exchange.counters.age_s == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("is_busy", [True, False])

@@ -14,6 +14,7 @@ from statistics_backends import POOL
 
 from cluster.embedded_redis import EmbeddedRedis
 from cluster.statistics.client import UrlError, connect
+from cluster.statistics.health import StoreHealth
 from cluster.statistics.keys import Table
 from cluster.statistics.store import Batch, Lifetimes, StoreError
 from cluster.statistics.stores import Stores
@@ -79,4 +80,20 @@ def test_a_state_folder_that_cannot_be_made_is_an_outage_and_no_more(tmp_path: P
     stores = Stores({"HEDGEROW_STATE": str(tmp_path / "file" / "state")})
     with pytest.raises(StoreError):
         stores.find(POOL)
+    stores.close()
+
+
+def test_how_the_server_is_can_be_asked(stores: Stores) -> None:
+    assert epoch(stores) > 0
+    stores.find(POOL).merge(Batch(Table("t", epoch(stores)), "w", 0, 1, {"x": 5}))
+    health = stores.health()
+    assert health.is_up
+    assert 0 < health.used_memory_bytes < health.max_memory_bytes
+    assert health.num_keys > 0
+    assert health.num_evicted_keys == 0
+
+
+def test_a_server_that_is_away_is_not_up() -> None:
+    stores = Stores({"REDIS_URL": "redis://127.0.0.1:1"})
+    assert stores.health() == StoreHealth()
     stores.close()

@@ -1,16 +1,18 @@
-"""One contract for every drafter: to cover another, add how it is made to `MAKERS`.
+"""One contract for every drafter, here or on a host: to cover another, add it to `MAKERS`.
 
 A drafter is checked against itself: what `score` reports must be what a fresh drafter, given the
-first j tokens and asked to draft, would have had accepted.
+first j tokens and asked to draft, would have had accepted. One on a host is checked against the
+same drafter in this process.
 """
 
 from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from hosting import OverZmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FedHead, tiny_head_drafter, tiny_model_drafter
@@ -40,6 +42,7 @@ MAKERS: dict[str, Maker] = {
     "model that stops": lambda: tiny_model_drafter("drafter", 4, stopping=stopping()),
     "head that stops": lambda: FedHead(tiny_head_drafter("drafter", 4, stopping=stopping())),
 }
+REMOTE = {"suffix over ZMQ": OverZmq(MAKERS["suffix"])}
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
@@ -48,8 +51,17 @@ TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
     )
 )
 
-every_drafter = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+every_drafter = pytest.mark.parametrize(
+    "make", [*MAKERS.values(), *REMOTE.values()], ids=[*MAKERS, *REMOTE]
+)
 checked = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@pytest.fixture(autouse=True)
+def hosts_are_closed() -> Iterator[None]:
+    yield
+    for make in REMOTE.values():
+        make.close()
 
 
 def draft_request(
@@ -65,7 +77,7 @@ def score_request(
 
 
 def draft_afresh(make: Maker, tokens: Sequence[int], num_prompt_tokens: int) -> Draft:
-    drafter = make()
+    drafter = make.local() if isinstance(make, OverZmq) else make()
     request = draft_request(tokens, num_prompt_tokens, drafter.max_draft_length)
     return drafter.draft([request])[0]
 

@@ -1,0 +1,1 @@
+"""How much each tenant may have, and how much it had."""

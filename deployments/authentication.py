@@ -1,0 +1,80 @@
+"""Whose a request is: its API key, looked up in the tenants' store and remembered for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster.statistics.breaker import Breaker
+from cluster.tenants.api_key import ApiKey, parse_key
+from cluster.tenants.directory import Directory, Known
+from cluster.tenants.store import KeyFinder, TenantStoreError
+from cluster.tenants.tenant import Tenant
+from deployments.errors import ApiError
+
+NUM_THREADS = 4
+_SCHEME = b"bearer "
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Authentication:
+    """For one event loop. Asks the store in threads, and once for any number of requests."""
+
+    def __init__(self, finder: KeyFinder, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = Directory(finder, clock, Breaker(clock, random.random))
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "tenants")
+        self._asking: dict[str, asyncio.Future[Known]] = {}
+
+    async def tenant_of(self, headers: Headers) -> Tenant:
+        """Raises ApiError 401 without a key that is known, 503 if it cannot be looked up now."""
+        key = _key_in(headers)
+        known = self._directory.recall(key.key_id) or await self._ask(key.key_id)
+        tenant = known.tenant_of(key)
+        if tenant is None:
+            raise _unauthorized("the API key is not known")
+        return tenant
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    async def _ask(self, key_id: str) -> Known:
+        asking = self._asking.get(key_id)
+        if asking is None:
+            loop = asyncio.get_running_loop()
+            asking = loop.run_in_executor(self._threads, self._directory.ask, key_id)
+            self._asking[key_id] = asking
+            asking.add_done_callback(lambda done: self._note(key_id, done))
+        try:
+            return await asyncio.shield(asking)
+        except TenantStoreError as error:
+            known = self._directory.fall_back(key_id)
+            if known is None:
+                message = "API keys cannot be looked up at the moment"
+                raise ApiError(503, message, None, "keys_unavailable", retry_after_s=1) from error
+            return known
+
+    def _note(self, key_id: str, done: asyncio.Future[Known]) -> None:
+        self._asking.pop(key_id, None)
+        if not done.cancelled() and done.exception() is None:
+            self._directory.learn(key_id, done.result())
+
+
+def _key_in(headers: Headers) -> ApiKey:
+    given = [value for name, value in headers if name == b"authorization"]
+    if not given:
+        raise _unauthorized("an API key is needed, as in 'Authorization: Bearer hr-...'")
+    (value, *others) = given
+    key = None
+    if not others and value[: len(_SCHEME)].lower() == _SCHEME:
+        key = parse_key(value[len(_SCHEME) :].strip().decode("ascii", errors="replace"))
+    if key is None:
+        raise _unauthorized("the API key is not known")
+    return key
+
+
+def _unauthorized(message: str) -> ApiError:
+    """Never with the key: messages are logged by clients."""
+    return ApiError(401, message, None, "invalid_api_key")

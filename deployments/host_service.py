@@ -1,0 +1,270 @@
+"""What a host does with targets' messages, without a socket: state, drafts, scores, catching up.
+
+Questions are answered first; between them every drafter reads what was verified meanwhile, many
+sequences in one call, so that a draft finds its sequence read and a score finds its outcomes.
+Nothing that a client sends, and no drafter's failure, raises.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from deployments.hosted_sequences import HostedSequence, HostedSequences
+from deployments.messages import (
+    AskDraft,
+    AskScore,
+    Close,
+    Drafted,
+    Drafts,
+    Hello,
+    Identity,
+    Known,
+    MessageError,
+    NeedFrom,
+    Open,
+    Refused,
+    Scored,
+    Scores,
+    ToTarget,
+    Verified,
+    Welcome,
+    decode_at_host,
+    encode,
+)
+from engine.drafters.drafter import Draft, Drafter, Outcome
+
+MAX_TOKENS = 2**22  # of all sequences
+IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
+_MAX_CATCH_UP_TOKENS = 256  # in one go, unless a single sequence has more
+_MAX_OUTCOMES = 256  # kept of each sequence and drafter: targets ask for none that are older
+
+T = TypeVar("T")
+Found = list[HostedSequence | None]
+"""Of each part of a question its sequence; None where the host lacks tokens of it."""
+
+logger = logging.getLogger(__name__)
+
+
+class HostService:
+    """Owns `drafters`: nobody else may call them. `identity` is that of the only target served."""
+
+    def __init__(
+        self, drafters: Sequence[Drafter], identity: Identity, max_tokens: int = MAX_TOKENS
+    ) -> None:
+        self.num_refused_messages = 0
+        self._drafters = {drafter.name: drafter for drafter in drafters}
+        self._identity = identity
+        self._sequences = HostedSequences(max_tokens)
+        self._unread: dict[str, dict[str, HostedSequence]] = {name: {} for name in self._drafters}
+        self._draft_asks: list[tuple[bytes, AskDraft, Found]] = []
+        self._score_asks: list[tuple[bytes, AskScore, Found]] = []
+        self._closed: list[str] = []  # to be forgotten once what was asked before is answered
+        self._replies: list[tuple[bytes, bytes]] = []
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self._sequences)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._draft_asks or self._score_asks or any(self._unread.values()))
+
+    def receive(self, client: bytes, data: bytes, now_s: float) -> None:
+        """Takes in a message; what it asks for is done by `work`."""
+        try:
+            message = decode_at_host(data)
+        except MessageError:
+            self.num_refused_messages += 1
+            return
+        match message:
+            case Hello():
+                self._reply(client, Welcome(message.round))
+            case Open():
+                self._open(client, message, now_s)
+            case Verified():
+                for known in message.news:
+                    self._extend(client, known, now_s)
+            case AskDraft():
+                found = [self._extend(client, part.known, now_s) for part in message.parts]
+                self._draft_asks.append((client, message, found))
+            case AskScore():
+                found = [self._extend(client, part.known, now_s) for part in message.parts]
+                self._score_asks.append((client, message, found))
+            case Close():
+                self._closed += self._sequences.close(client, message.sequences)
+
+    def use_drafters(self, drafters: Sequence[Drafter]) -> None:
+        """These from now on. One that stays is the same object; a new one reads everything."""
+        before, self._drafters = self._drafters, {drafter.name: drafter for drafter in drafters}
+        unread, self._unread = self._unread, {}
+        for name, drafter in self._drafters.items():
+            self._unread[name] = unread[name] if before.get(name) is drafter else {}
+        changed = {*before, *self._drafters}
+        changed -= {name for name, each in self._drafters.items() if before.get(name) is each}
+        for sequence in self._sequences.all():
+            for name in changed:
+                sequence.forget_drafter(name)
+            self._note_unread(sequence)
+
+    def work(self, now_s: float) -> None:
+        """Answers everything that was asked; if nothing was, one drafter reads on for a while.
+
+        A drafter that is not here, not yet or no more, offers nothing and has no outcomes.
+        """
+        is_asked = bool(self._draft_asks or self._score_asks)
+        draft_asks, self._draft_asks = self._draft_asks, []
+        score_asks, self._score_asks = self._score_asks, []
+        for client, asked in [(c, a) for c, a, _ in draft_asks if a.drafter not in self._drafters]:
+            self._reply(client, Drafts(asked.round, (None,) * len(asked.parts)))
+        for name in self._drafters:
+            self._draft(name, [each for each in draft_asks if each[1].drafter == name])
+        for client, ask, found in score_asks:
+            self._reply(client, self._scores(ask, found))
+        if not is_asked:
+            self._catch_up()
+        closed, self._closed = self._closed, []
+        self._forget([*closed, *self._sequences.evict(now_s, IDLE_S)])
+
+    def take_replies(self) -> list[tuple[bytes, bytes]]:
+        """(client, message) of everything to be sent."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    def _reply(self, client: bytes, message: ToTarget) -> None:
+        self._replies.append((client, encode(message)))
+
+    def _open(self, client: bytes, message: Open, now_s: float) -> None:
+        if message.identity != self._identity:
+            self._reply(client, Refused("its drafters are for another target model"))
+            return
+        self._sequences.open(client, message, now_s)
+        self._note_unread(self._find((client, message.sequence)))
+
+    def _extend(self, client: bytes, known: Known, now_s: float) -> HostedSequence | None:
+        """The sequence, if it has exactly the tokens that the message knows of."""
+        num_tokens = self._sequences.extend(client, known, now_s)
+        if num_tokens is not None:
+            self._reply(client, NeedFrom(known.sequence, num_tokens))
+            return None
+        sequence = self._find((client, known.sequence))
+        self._note_unread(sequence)
+        is_current = len(sequence.tokens) == known.base_length + len(known.tokens)
+        return sequence if is_current and sequence.has_prompt else None
+
+    def _find(self, key: tuple[bytes, int]) -> HostedSequence:
+        sequence = self._sequences.find(key)
+        assert sequence is not None, "it was extended just now"
+        return sequence
+
+    def _note_unread(self, sequence: HostedSequence) -> None:
+        for name, unread in self._unread.items():
+            if sequence.has_prompt and sequence.num_unread(name):
+                unread[sequence.id] = sequence
+
+    def _draft(self, name: str, asks: Sequence[tuple[bytes, AskDraft, Found]]) -> None:
+        """One call for all; a sequence that is asked for twice is drafted once."""
+        wanted: dict[str, tuple[HostedSequence, int]] = {}
+        for _, ask, found in asks:
+            for part, sequence in zip(ask.parts, found, strict=True):
+                if sequence is not None:
+                    wanted.setdefault(sequence.id, (sequence, part.draft_length))
+        requests = [sequence.draft_request(length) for sequence, length in wanted.values()]
+        sequences = [sequence for sequence, _ in wanted.values()]
+        drafts = self._call(
+            name, sequences, lambda: list(map(_drafted, self._drafters[name].draft(requests)))
+        )
+        by_id = dict(zip(wanted, drafts or (), strict=drafts is not None))
+        for client, ask, found in asks:
+            answers = [by_id.get(sequence.id) if sequence else None for sequence in found]
+            self._reply(client, Drafts(ask.round, () if drafts is None else tuple(answers)))
+
+    def _scores(self, ask: AskScore, found: Found) -> Scores:
+        if ask.drafter not in self._drafters:
+            return Scores(ask.round, ((),) * len(found))
+        parts = {
+            sequence.id: (sequence, part.finished)
+            for part, sequence in zip(ask.parts, found, strict=True)
+            if sequence is not None
+        }
+        self._score(ask.drafter, list(parts.values()))
+        outcomes = [
+            sequence.outcomes.pop(ask.drafter, []) if sequence else [] for sequence in found
+        ]
+        return Scores(ask.round, tuple(map(tuple, outcomes)))
+
+    def _catch_up(self) -> None:
+        """The next drafter reads what is new: of the sequences with the least first."""
+        for name in list(self._unread):
+            unread = self._unread[name] = self._unread.pop(name)  # others come first next time
+            if not unread:
+                continue
+            batch: list[tuple[HostedSequence, bool]] = []
+            budget = _MAX_CATCH_UP_TOKENS
+            for sequence in sorted(unread.values(), key=lambda each: each.num_unread(name)):
+                if batch and sequence.num_unread(name) > budget:
+                    break
+                budget -= sequence.num_unread(name)
+                batch.append((sequence, False))
+            self._score(name, batch)
+            return
+
+    def _score(self, name: str, parts: Sequence[tuple[HostedSequence, bool]]) -> None:
+        """Keeps what is settled until it is asked for."""
+        requests = [sequence.score_request(finished) for sequence, finished in parts]
+        sequences = [sequence for sequence, _ in parts]
+        settled = self._call(
+            name,
+            sequences,
+            lambda: [list(map(_scored, each)) for each in self._drafters[name].score(requests)],
+        )
+        for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
+            sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
+
+    def _call(
+        self, name: str, sequences: Sequence[HostedSequence], call: Callable[[], list[T]]
+    ) -> list[T] | None:
+        """What the drafter says of these sequences, which it has read then; None if it failed."""
+        if not sequences:
+            return []
+        for sequence in sequences:
+            sequence.num_read[name] = len(sequence.tokens)
+            self._unread[name].pop(sequence.id, None)
+        try:
+            answers = call()
+            assert len(answers) == len(sequences), "one answer per request"
+        except Exception:
+            logger.exception("drafter %s failed", name)
+            self._start_afresh(name, sequences)
+            return None
+        return answers
+
+    def _start_afresh(self, name: str, sequences: Sequence[HostedSequence]) -> None:
+        """After a failure nothing is left that it may have spoilt."""
+        for sequence in sequences:
+            sequence.outcomes.pop(name, None)
+        self._drop(name, [sequence.id for sequence in sequences])
+
+    def _forget(self, sequence_ids: Sequence[str]) -> None:
+        for name, unread in self._unread.items():
+            for sequence_id in sequence_ids:
+                unread.pop(sequence_id, None)
+            self._drop(name, sequence_ids)
+
+    def _drop(self, name: str, sequence_ids: Sequence[str]) -> None:
+        if not sequence_ids:
+            return
+        try:
+            self._drafters[name].forget(sequence_ids)
+        except Exception:
+            logger.exception("drafter %s failed to forget", name)
+
+
+def _drafted(draft: Draft) -> Drafted:
+    tokens = tuple(map(int, draft.tokens))
+    return Drafted(draft.base_length, tokens, draft.match_length, draft.streak, draft.is_stopped)
+
+
+def _scored(outcome: Outcome) -> Scored:
+    return Scored(outcome.base_length, outcome.num_offered, outcome.accept_length, outcome.censored)
