@@ -30,10 +30,14 @@ STALL_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class App:
-    url: str
+    port: int
     folder: Path
     document: dict[str, Any]
     process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def pids(self, component: str) -> list[int]:
         """Of a deployment's running replicas, or of Serve's `controller`; none if nobody knows."""
@@ -135,7 +139,7 @@ def running_app(folder: Path, model: str, num_targets: int, num_ingresses: int) 
             wait_for(lambda: _is_over(process, log_file), START_S)
             if b"Ctrl-C ends it" not in log_file.read_bytes():
                 raise SystemExit(log_file.read_text(errors="replace"))
-            app = App(f"http://127.0.0.1:{port}", folder, made, process)
+            app = App(port, folder, made, process)
             app.wait_for_replicas("Target", num_targets)
             yield app
         finally:

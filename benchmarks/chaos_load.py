@@ -36,9 +36,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Answer:
-    """By choice, the text and why it ended; `end` is how the whole ended."""
+    """By choice: the text, log-probs if asked for, why it ended. `end` is how the whole ended."""
 
     texts: dict[int, str] = field(default_factory=dict)
+    logprobs: dict[int, list[Any]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     end: Literal["whole", "error", "cut"] = "cut"
     error: str = field(default="", compare=False)
@@ -48,6 +49,9 @@ class Answer:
         part = choice.get("delta") or choice.get("message") or choice
         text = part.get("content") or part.get("text") or ""
         self.texts[index] = self.texts.get(index, "") + text
+        if told := choice.get("logprobs"):
+            pairs = zip(told["tokens"], told["token_logprobs"], strict=True)
+            self.logprobs.setdefault(index, []).extend(pairs)
         if choice["finish_reason"] is not None:
             self.reasons[index] = choice["finish_reason"]
 
@@ -119,7 +123,7 @@ class Load:
     """The same requests over and over, against what they were answered at first."""
 
     def __init__(self, url: str, model: str, max_tokens: int) -> None:
-        self._url = url
+        self.url = url
         self._asked = requests(model, max_tokens)
         self._known: list[Answer] = []
 
@@ -148,7 +152,7 @@ class Load:
     async def _all(self, stream: bool) -> list[Answer]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
-            base_url=self._url, headers=login(), timeout=TIMEOUT_S, limits=limits
+            base_url=self.url, headers=login(), timeout=TIMEOUT_S, limits=limits
         ) as client:
             return await asyncio.gather(*(ask(client, each, stream) for each in self._asked))
 
@@ -157,7 +161,7 @@ class Load:
         asked = self._asked[0]
         body = {**asked.body, "max_tokens": 1}
         started_s = time.monotonic()
-        with httpx.Client(base_url=self._url, headers=login(), timeout=timeout_s) as client:
+        with httpx.Client(base_url=self.url, headers=login(), timeout=timeout_s) as client:
             while time.monotonic() - started_s < timeout_s:
                 try:
                     if client.post(asked.path, json=body).status_code == 200:

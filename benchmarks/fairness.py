@@ -1,10 +1,11 @@
 """`python -m benchmarks.fairness`: a tenant beside one that sends twenty times as much.
 
-The real model in this process: the victim keeps four requests going, the greedy tenant eighty. The
-victim's share of the tokens and its time to the first token, against the same victim alone, and
-against a queue that does not tell tenants apart. Ratios are of one run. The last line printed is
-one JSON object; the exit status is 1 if the victim gets less than 95 % of its fair share. QUICK=1:
-fewer answers.
+The real model in this process, for 32 sequences at once: the victim keeps 16 requests going, the
+greedy tenant 320. The victim's share of the tokens, against the same victim beside an equal, and
+against a queue that does not tell tenants apart; and the time to the first token of one request at
+a time, alone and beside 80. Ratios are of one run. The last line printed is one JSON object; the
+exit status is 1 if the victim gets less than 95 % of its fair share, or waits more than twice as
+long. QUICK=1: fewer answers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ NUM_VICTIMS = 16
 FACTOR = 20
 MAX_TOKENS = 24
 MIN_SHARE = 0.95
+MAX_FIRST_TOKEN = 2.0
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ def main() -> int:
         "the same, first come first served": bench.run(more, as_one, num_answers // 6),
         "one request, alone": bench.run({"victim": 1}, apart, num_answers // 6),
         "one request beside the greedy": bench.run(
-            {"victim": 1, "greedy": FACTOR}, apart, num_answers // 6
+            {"victim": 1, "greedy": 4 * FACTOR}, apart, num_answers // 6
         ),
     }
     rows = [
@@ -121,7 +123,7 @@ def main() -> int:
     )
     figures = {"fair_share": fair, "share_kept": kept, "first_token_ratio": beside / alone}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
-    return 0 if kept >= MIN_SHARE else 1
+    return 0 if kept >= MIN_SHARE and beside <= MAX_FIRST_TOKEN * alone else 1
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ async def run_load(
         tasks = []
         for request in due:
             await asyncio.sleep(max(0.0, start_s + request.at_s - time.monotonic()))
-            tasks.append(asyncio.ensure_future(client.ask(request)))
+            tasks.append(asyncio.ensure_future(client.ask(request, start_s + request.at_s)))
         _, late = await asyncio.wait(tasks, timeout=DRAIN_S) if tasks else (set(), set())
         for task in late:
             task.cancel()

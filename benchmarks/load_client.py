@@ -56,18 +56,17 @@ class LoadClient:
         self._url = url.rstrip("/") + PATH
         self._model = model
 
-    async def ask(self, request: Request) -> Record:
-        """Never raises but to be cancelled: a failure is in the record."""
+    async def ask(self, request: Request, due_s: float) -> Record:
+        """Never raises but to be cancelled: a failure is in the record. `due_s` is monotonic."""
         record = Record(request.tenant.name, request.prompt.domain, request.at_s)
-        start_s = time.monotonic()
         try:
-            await self._ask(request, record, start_s)
+            await self._ask(request, record, due_s)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             record.reason = type(error).__name__
-        record.total_s = time.monotonic() - start_s
+        record.total_s = time.monotonic() - due_s
         return record
 
-    async def _ask(self, request: Request, record: Record, start_s: float) -> None:
+    async def _ask(self, request: Request, record: Record, due_s: float) -> None:
         buffer = SLOW_BUFFER if request.is_slow else 2**16
         async with self._session.post(
             self._url,
@@ -82,7 +81,7 @@ class LoadClient:
                 record.reason = str(answer.status)
                 await answer.read()
             elif request.streams:
-                await self._read_stream(answer, request, record, start_s)
+                await self._read_stream(answer, request, record, due_s)
             else:
                 _note_usage(record, await answer.json())
                 record.outcome = "answered"
@@ -99,7 +98,7 @@ class LoadClient:
         return body
 
     async def _read_stream(
-        self, answer: aiohttp.ClientResponse, request: Request, record: Record, start_s: float
+        self, answer: aiohttp.ClientResponse, request: Request, record: Record, due_s: float
     ) -> None:
         num_chunks, record.reason = 0, "the stream ended early"
         async for line in answer.content:
@@ -116,7 +115,7 @@ class LoadClient:
             if _has_text(chunk):
                 num_chunks += 1
                 if record.first_s < 0:
-                    record.first_s = time.monotonic() - start_s
+                    record.first_s = time.monotonic() - due_s
             _note_usage(record, chunk)
             if num_chunks == request.hangs_up_after:
                 record.outcome, record.reason = "left", ""

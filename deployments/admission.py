@@ -77,10 +77,22 @@ class Admission:
             self._count(tenant.name, Usage(num_refused=1))
             raise OverLimitError(quota, verdict)
 
+    def note_refused(self, tenant: Tenant) -> None:
+        """By another than this: into the account of what was used."""
+        self._count(tenant.name, Usage(num_refused=1))
+
     async def admit(self, tenant: Tenant, call: Call, timeout_s: float) -> Permit:
         """Raises OverLimitError, or ApiError 400 for what can never be admitted."""
         if self._upkeep is None:
             self._upkeep = asyncio.ensure_future(self._keep_up())
+        permit = asyncio.ensure_future(self._permit(tenant, call, timeout_s))
+        try:
+            return await asyncio.shield(permit)
+        except asyncio.CancelledError:
+            permit.add_done_callback(_end_unused)
+            raise
+
+    async def _permit(self, tenant: Tenant, call: Call, timeout_s: float) -> Permit:
         quota, lease = quota_of(tenant), Lease(tenant.name, call.call_id, len(call.requests))
         num_tokens = _num_tokens(call, quota)
         verdict = await self._decide(lease, quota, num_tokens)
@@ -181,6 +193,12 @@ class Admission:
         if entries:
             await self._ask(lambda: self._usage.write(self._replica_id, entries))
             self._book.acknowledge(entries)
+
+
+def _end_unused(permit: asyncio.Future[Permit]) -> None:
+    """Whoever asked for it has gone meanwhile."""
+    if not permit.cancelled() and permit.exception() is None:
+        permit.result().end(Usage())
 
 
 def quota_of(tenant: Tenant) -> Quota:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from typing import Protocol
 
 from cluster.limits.usage import Usage
@@ -64,22 +63,21 @@ class Answer:
         return self._envelope(self._words.whole_object, choices) | {"usage": used}
 
     async def events(
-        self, rounds: AsyncGenerator[Sequence[Emission], None]
+        self, rounds: AsyncIterable[Sequence[Emission]]
     ) -> AsyncGenerator[bytes, None]:
-        """One write per round; `[DONE]` only after every choice is finished."""
+        """One write per round; `[DONE]` only after every choice is finished. Closes nothing."""
         opening = [chunk for i in range(len(self._choices)) for chunk in self._words.opening(i)]
         if opening:
             yield b"".join(self._chunk(chunk) for chunk in opening)
-        async with aclosing(rounds):
-            async for emissions in rounds:
-                self.add(emissions)
-                written = b"".join(
-                    self._chunk(chunk)
-                    for emission in emissions
-                    for chunk in self._words.pieces(self._index[emission.sequence_id], emission)
-                )
-                if written:
-                    yield written
+        async for emissions in rounds:
+            self.add(emissions)
+            written = b"".join(
+                self._chunk(chunk)
+                for emission in emissions
+                for chunk in self._words.pieces(self._index[emission.sequence_id], emission)
+            )
+            if written:
+                yield written
         if self._includes_usage:
             last = self._envelope(self._words.chunk_object, [])
             yield event(last | {"usage": usage(self._choices, self.call.num_choices)})

@@ -16,6 +16,7 @@ from cluster.tenants.tenant import Tenant
 from deployments.errors import ApiError
 
 NUM_THREADS = 4
+MAX_ASKING = 256  # keys; more at once are nobody's clients
 _SCHEME = b"bearer "
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -43,6 +44,8 @@ class Authentication:
     async def _ask(self, key_id: str) -> Known:
         asking = self._asking.get(key_id)
         if asking is None:
+            if len(self._asking) >= MAX_ASKING:
+                return self._fall_back(key_id, None)
             loop = asyncio.get_running_loop()
             asking = loop.run_in_executor(self._threads, self._directory.ask, key_id)
             self._asking[key_id] = asking
@@ -50,11 +53,15 @@ class Authentication:
         try:
             return await asyncio.shield(asking)
         except TenantStoreError as error:
-            known = self._directory.fall_back(key_id)
-            if known is None:
-                message = "API keys cannot be looked up at the moment"
-                raise ApiError(503, message, None, "keys_unavailable", retry_after_s=1) from error
-            return known
+            return self._fall_back(key_id, error)
+
+    def _fall_back(self, key_id: str, error: Exception | None) -> Known:
+        """What was known before. Raises ApiError 503 if nothing was."""
+        known = self._directory.fall_back(key_id)
+        if known is None:
+            message = "API keys cannot be looked up at the moment"
+            raise ApiError(503, message, None, "keys_unavailable", retry_after_s=1) from error
+        return known
 
     def _note(self, key_id: str, done: asyncio.Future[Known]) -> None:
         self._asking.pop(key_id, None)

@@ -6,6 +6,7 @@ Takes a checked body to the rounds of a call; knows no HTTP but the request that
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -30,6 +31,7 @@ from engine.request import Emission
 from engine.text import Text
 
 NUM_TOKENIZER_THREADS = 2
+READY_S = 1.0
 B = TypeVar("B")
 Rounds = AsyncGenerator[Sequence[Emission], None]
 
@@ -45,6 +47,7 @@ class Gateway:
         self.text = text
         self.limits = limits
         self._card: ModelCard | None = None
+        self._ready_s = float("-inf")
         self._threads = ThreadPoolExecutor(NUM_TOKENIZER_THREADS, "tokenizer")
 
     def apply(self, settings: IngressSettings) -> None:
@@ -66,6 +69,12 @@ class Gateway:
         except Exception as error:
             message = "the model is not loaded yet"
             raise ApiError(503, message, None, "not_ready", retry_after_s=1) from error
+
+    async def check_ready(self) -> None:
+        """As `ready_card`, but the target is asked once a second at most."""
+        if time.monotonic() - self._ready_s > READY_S:
+            await self.ready_card()
+            self._ready_s = time.monotonic()
 
     async def card(self) -> ModelCard:
         """What the target said first: it stays the same until everything restarts."""
@@ -157,5 +166,7 @@ async def _with_first(first: Sequence[Emission], rounds: Rounds) -> Rounds:
         yield first
         async for emissions in rounds:
             yield emissions
+    except RefusedError as error:  # by the target that was to go on with it
+        raise _refused(error) from error
     finally:
         await rounds.aclose()

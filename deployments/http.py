@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from fastapi import FastAPI
@@ -30,6 +30,7 @@ from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, 
 from deployments.openapi import openapi_document
 from deployments.sse import EventStream
 from engine.errors import CapacityError, InvalidRequestError
+from engine.request import Emission
 
 _LOG = logging.getLogger("hedgerow.http")
 
@@ -59,24 +60,28 @@ class Routes:
     def _check(self, request: Request) -> None:
         """Refuses what is sure to be, before anything is read."""
         self._admission.check(tenant_of(request))
-        self._backpressure.check()
+        try:
+            self._backpressure.check(tenant_of(request).name)
+        except OverloadedError:
+            self._admission.note_refused(tenant_of(request))
+            raise
 
     async def _answer(self, request: Request, body: GenerationBody, answer: Answer) -> Response:
-        timeout_s = self._gateway.timeout_s(body)
-        permit = await self._admission.admit(tenant_of(request), answer.call, timeout_s)
+        tenant, timeout_s = tenant_of(request), self._gateway.timeout_s(body)
+        slow_s = self._gateway.slow_client_timeout_s
+        permit = await self._admission.admit(tenant, answer.call, timeout_s + slow_s)
         try:
-            rounds = await self._gateway.start(answer.call, request, timeout_s)
-            self._backpressure.note(is_full=False)
+            started = await self._gateway.start(answer.call, request, timeout_s)
+            self._backpressure.note(tenant.name, is_full=False)
         except BaseException as error:
-            if isinstance(error, OverloadedError):
-                self._backpressure.note(is_full=True)
             permit.end(answer.spent)
+            if isinstance(error, OverloadedError):
+                self._backpressure.note(tenant.name, is_full=True)
+                self._admission.note_refused(tenant)
             raise
-        rounds = _then(rounds, lambda: permit.end(answer.spent))
+        rounds = PermittedRounds(started, lambda: permit.end(answer.spent))
         if body.stream:
-            return EventStream(
-                answer.events(rounds), permit.headers, self._gateway.slow_client_timeout_s
-            )
+            return EventStream(answer.events(rounds), rounds, permit.headers, slow_s)
         async with aclosing(rounds):
             async for emissions in rounds:
                 answer.add(emissions)
@@ -97,7 +102,7 @@ class Routes:
         return JSONResponse(openapi_document(await self._gateway.card()))
 
     async def health(self, request: Request) -> Response:
-        await self._gateway.ready_card()
+        await self._gateway.check_ready()
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
@@ -115,14 +120,22 @@ def _model(card: ModelCard) -> Json:
     }
 
 
-async def _then(rounds: Rounds, end: Callable[[], None]) -> Rounds:
-    """`rounds`, and `end` after the last, however it comes."""
-    try:
-        async for emissions in rounds:
-            yield emissions
-    finally:
-        end()
-        await rounds.aclose()
+class PermittedRounds:
+    """`rounds`, and `end` when they are closed, even if nobody has asked for the first."""
+
+    def __init__(self, rounds: Rounds, end: Callable[[], None]) -> None:
+        self._rounds = rounds
+        self._end = end
+
+    def __aiter__(self) -> PermittedRounds:
+        return self
+
+    async def __anext__(self) -> Sequence[Emission]:
+        return await anext(self._rounds)
+
+    async def aclose(self) -> None:
+        self._end()
+        await self._rounds.aclose()
 
 
 def build_http(gateway: Gateway, authentication: Authentication, admission: Admission) -> FastAPI:

@@ -13,13 +13,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
-from ray.exceptions import RayTaskError
-
 from cluster.config import Resume
 from deployments.progress import Progress, attempt_id
 from deployments.refusal import RefusedError
 from deployments.route import ANYWHERE, Route
-from deployments.target_client import AnswerSource
+from deployments.target_client import AnswerSource, TargetFailedError
 from engine.request import Emission, GenerationRequest
 
 _LOG = logging.getLogger("hedgerow.resume")
@@ -67,6 +65,7 @@ class _Relay:
         self._changed = asyncio.Event()
         self._num_attempts = self._num_moves = self._num_losses = 0
         self._is_taken = False  # by the target of this attempt
+        self._was_taken = False  # by any
 
     async def next(self, pump: asyncio.Future[None]) -> list[Emission]:
         """One round's emissions; none when all is said. Raises what ended the pump."""
@@ -90,11 +89,10 @@ class _Relay:
         """Ends when every sequence is finished, or raises why they cannot be."""
         pause_s = _FIRST_PAUSE_S
         while unfinished := [each for each in self._progress.values() if not each.is_finished]:
-            num_emitted = sum(each.num_emitted for each in unfinished)
             try:
                 await self._attempt(unfinished)
             except RefusedError as error:
-                if error.refusal.kind != "full" or not num_emitted:
+                if error.refusal.kind != "full" or not self._was_taken:
                     raise
                 self._num_moves += 1
             except Exception as error:
@@ -115,7 +113,7 @@ class _Relay:
             while not all(each.is_finished for each in unfinished):
                 async with asyncio.timeout(self._settings.stall_timeout_s):
                     emissions = await anext(rounds)
-                self._is_taken = True
+                self._is_taken = self._was_taken = True
                 self._put([self._progress[names[e.sequence_id]].add(e) for e in emissions])
                 if self._num_buffered >= self._settings.max_buffered_tokens:
                     return
@@ -137,7 +135,7 @@ class _Relay:
         if isinstance(error, TimeoutError):
             self._target.suspect(self._here)
         self._num_moves += 1
-        self._num_losses += self._is_taken or isinstance(error, RayTaskError)
+        self._num_losses += self._is_taken or isinstance(error, TargetFailedError)
         if self._num_losses > self._settings.max_losses:
             raise error
 

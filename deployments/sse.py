@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,18 +30,29 @@ class SlowClientError(Exception):
     """The client did not take what was sent."""
 
 
+class Source(Protocol):
+    """What events are made of."""
+
+    async def aclose(self) -> None: ...
+
+
 class EventStream(Response):
-    """Sends `events`; the producer watches for the client's disconnect, so this does not.
+    """Sends `events`, then closes their `source`, which watches for the client's disconnect.
 
     A server that feels the client's flow control lets a send wait for it: `timeout_s` at most,
     then the connection is cut.
     """
 
     def __init__(
-        self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], timeout_s: float
+        self,
+        events: AsyncGenerator[bytes, None],
+        source: Source,
+        headers: Mapping[str, str],
+        timeout_s: float,
     ) -> None:
         super().__init__()
         self._events = events
+        self._source = source
         self._limits = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._timeout_s = timeout_s
 
@@ -48,11 +61,8 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for written in self._events:
-                message = {"type": "http.response.body", "body": written, "more_body": True}
-                try:
-                    await asyncio.wait_for(send(message), self._timeout_s)
-                except TimeoutError as error:
-                    raise SlowClientError from error
+                await self._write(send, written)
+            await self._write(send, b"", is_last=True)
         except ClientGoneError:
             return
         except SlowClientError as error:  # it would not take an error event either
@@ -60,10 +70,17 @@ class EventStream(Response):
             raise StreamCutError from error
         except Exception as error:
             _LOG.error("a stream failed: %s", type(error).__name__)
-            shown = error if isinstance(error, ApiError) else internal()
-            body = error_event(shown)
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            with suppress(SlowClientError):
+                shown = error if isinstance(error, ApiError) else internal()
+                await self._write(send, error_event(shown))
             raise StreamCutError from error
         finally:
             await self._events.aclose()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._source.aclose()
+
+    async def _write(self, send: Send, body: bytes, is_last: bool = False) -> None:
+        message = {"type": "http.response.body", "body": body, "more_body": not is_last}
+        try:
+            await asyncio.wait_for(send(message), self._timeout_s)
+        except TimeoutError as error:
+            raise SlowClientError from error

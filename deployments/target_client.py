@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from ray.exceptions import RayTaskError
+
 from cluster.drafter_changes import DrafterChange, DrafterChangeError
 from cluster.statistics.health import StoreHealth
+from deployments.engine_thread import EngineStoppedError
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, SUSPICION, Route
@@ -15,6 +18,10 @@ from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest
 
 CONTROL_TIMEOUT_S = 5.0
+
+
+class TargetFailedError(Exception):
+    """A target answers, and with an error of its own; another try may meet it again."""
 
 
 class AnswerSource(Protocol):
@@ -97,6 +104,10 @@ class HandleClient:
                     raise RefusedError(item)
                 yield item
             is_complete = True
+        except EngineStoppedError:  # it is about to be replaced
+            raise
+        except RayTaskError as error:
+            raise TargetFailedError(type(error).__name__) from error
         finally:
             if not is_complete:
                 response.cancel()

@@ -43,7 +43,10 @@ class RedisTenants:
         return {name: _tenant(record) for name, record in sorted(records.items())}
 
     def put(self, tenant: Tenant, before: Tenant | None) -> bool:
-        expected = "" if before is None else before.model_dump_json()
+        stored: Any = _guarded(lambda: self._client().hget(_TENANTS, tenant.name))
+        expected = stored or ""
+        if (_tenant(expected) if expected else None) != before:
+            return False
         return bool(self._run("put", [_TENANTS], tenant.name, expected, tenant.model_dump_json()))
 
     def add_key(self, name: str, key_id: str, digest: str, grace_s: float | None) -> bool:

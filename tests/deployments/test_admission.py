@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -206,6 +208,62 @@ def test_more_than_a_minute_s_tokens_are_taken_if_the_prompt_fits(serving: Any) 
         async with serving() as server:
             login = server.login(Tenant(name="acme", tokens_per_min=50))
             assert (await post(server, login, max_tokens=400, stop="Gr")).status_code == 200
+
+    run(test)
+
+
+def test_whoever_leaves_while_a_limit_is_looked_up_holds_nothing(serving: Any) -> None:
+    async def test() -> None:
+        limiter, may_go_on = Watched(), threading.Event()
+        whole = limiter.inner.admit
+        limiter.inner.admit = lambda *a: (may_go_on.wait(10), whole(*a))[1]  # type: ignore
+        async with serving(limiter=limiter) as server:
+            login = server.login(Tenant(name="acme", max_sequences=1))
+            asked = asyncio.ensure_future(post(server, login))
+            await until(lambda: limiter.calls == ["admit"])
+            asked.cancel()
+            await asyncio.sleep(0)
+            may_go_on.set()
+            await until(lambda: len(limiter.calls) == 2)
+            assert limiter.calls[1].startswith("settle")
+            assert (await post(server, login)).status_code == 200
+
+    run(test)
+
+
+def test_a_stream_that_cannot_begin_holds_nothing(serving: Any) -> None:
+    """Its client is gone before the first header is written."""
+
+    async def test() -> None:
+        async with serving() as server:
+            login = server.login(Tenant(name="acme", max_sequences=1))
+
+            async def send(message: Any) -> None:
+                raise OSError("gone")
+
+            is_read = False
+
+            async def receive() -> Any:
+                nonlocal is_read
+                if is_read:
+                    await asyncio.Event().wait()
+                is_read = True
+                content = json.dumps(
+                    {
+                        "model": "tiny",
+                        "messages": [{"role": "user", "content": "a"}],
+                        "stream": True,
+                        "max_tokens": 90,
+                    }
+                )
+                return {"type": "http.request", "body": content.encode(), "more_body": False}
+
+            headers = [(b"authorization", login["Authorization"].encode())]
+            scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+            with pytest.raises(OSError, match="gone"):
+                await server.app({**scope, "query_string": b""}, receive, send)
+            await until(lambda: not server.engine.live)
+            assert (await post(server, login)).status_code == 200
 
     run(test)
 

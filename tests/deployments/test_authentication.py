@@ -13,7 +13,7 @@ from starlette.routing import Route
 from cluster.tenants.api_key import new_key
 from cluster.tenants.store import Credential, TenantStoreError
 from cluster.tenants.tenant import Tenant
-from deployments.authentication import Authentication
+from deployments.authentication import MAX_ASKING, Authentication
 from deployments.errors import ApiError
 
 COMPLETIONS = "/v1/completions"
@@ -235,6 +235,37 @@ def test_while_the_store_is_away_known_keys_go_on_and_others_may_try_again() -> 
         with pytest.raises(ApiError) as caught:
             await authentication.tenant_of(other)
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+        authentication.close()
+
+    run(test)
+
+
+def test_a_flood_of_unknown_keys_is_bounded_and_known_keys_go_on() -> None:
+    async def test() -> None:
+        key, tenant, now_s = new_key(), Tenant(name="acme"), [0.0]
+        finder = SlowFinder(Credential(tenant, key.digest))
+        finder.may_answer.set()
+        authentication = Authentication(finder, lambda: now_s[0])
+        headers = [(b"authorization", f"Bearer {key.text}".encode())]
+        assert await authentication.tenant_of(headers) == tenant
+        finder.may_answer.clear()
+        flood = [
+            asyncio.ensure_future(
+                authentication.tenant_of([(b"authorization", f"Bearer {new_key().text}".encode())])
+            )
+            for _ in range(MAX_ASKING)
+        ]
+        await asyncio.sleep(0)
+        now_s[0] = 10.0
+        assert await authentication.tenant_of(headers) == tenant
+        with pytest.raises(ApiError) as caught:
+            await authentication.tenant_of(
+                [(b"authorization", f"Bearer {new_key().text}".encode())]
+            )
+        assert caught.value.status == 503
+        finder.may_answer.set()
+        refused = await asyncio.gather(*flood, return_exceptions=True)
+        assert all(isinstance(each, ApiError) and each.status == 401 for each in refused)
         authentication.close()
 
     run(test)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from deployments.backpressure import MEMORY_S, Backpressure
+from deployments.backpressure import MAX_TENANTS, MEMORY_S, Backpressure
 from deployments.errors import OverloadedError
 
 
@@ -29,12 +29,12 @@ class World:
 
     def arrive(self) -> None:
         try:
-            self.backpressure.check()
+            self.backpressure.check("a")
         except OverloadedError:
             self.num_early += 1
             return
         is_full = self.waiting + 1 > 32
-        self.backpressure.note(is_full)
+        self.backpressure.note("a", is_full)
         self.num_full += is_full
         self.num_taken += not is_full
         self.waiting += not is_full
@@ -63,3 +63,22 @@ def test_when_the_flood_is_over_everybody_gets_in_again() -> None:
     before = world.num_early
     world.run(5.0, 50.0)
     assert world.num_early == before
+
+
+def test_one_tenants_flood_closes_the_door_before_nobody_else() -> None:
+    world = World()
+    world.run(100.0, 10.0)
+    before = world.num_early
+    for _ in range(100):
+        world.arrive()
+    assert world.num_early - before > 30
+    for _ in range(100):
+        world.backpressure.check("b")
+
+
+def test_tenants_whom_nothing_refuses_any_more_are_forgotten() -> None:
+    world = World()
+    for i in range(3 * MAX_TENANTS):
+        world.now_s += 2 * MEMORY_S / MAX_TENANTS
+        world.backpressure.note(f"tenant-{i}", is_full=True)
+    assert len(world.backpressure._refused) <= MAX_TENANTS

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from front import FakeProxy, answer, free_port, front, hang_up
+from front import FakeProxy, Reply, answer, hang_up, without_replica
 from running_server import running_server
+
+from benchmarks.fault_servers import free_port
+from benchmarks.front import front
 
 COMPLETIONS = "/v1/completions"
 
@@ -103,8 +106,9 @@ def test_what_is_no_http_is_refused_and_closed(
     assert len(proxy.heads) == before
 
 
-def test_a_request_whose_proxy_breaks_off_is_asked_of_the_other() -> None:
-    broken, sound = FakeProxy(hang_up), FakeProxy(echo)
+@pytest.mark.parametrize("how", [hang_up, without_replica])
+def test_a_request_that_breaks_off_before_its_answer_is_asked_of_the_other(how: Reply) -> None:
+    broken, sound = FakeProxy(how), FakeProxy(echo)
     with (
         front(broken.port, sound.port) as port,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,

@@ -487,8 +487,10 @@ def test_health_is_unavailable_until_the_target_answers(
     async def test() -> None:
         async with serving() as server:
             assert (await server.client.get("/health")).json() == {"status": "ok"}
-            monkeypatch.setattr("deployments.gateway.CONTROL_TIMEOUT_S", 0.01)
             server.target.is_loaded = False
+            assert (await server.client.get("/health")).status_code == 200  # a moment ago it was
+            monkeypatch.setattr("deployments.gateway.CONTROL_TIMEOUT_S", 0.01)
+            monkeypatch.setattr("deployments.gateway.READY_S", 0.0)
             answer = await server.client.get("/health")
             assert answer.status_code == 503
             assert answer.headers["retry-after"] == "1"

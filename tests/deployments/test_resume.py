@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from ray.exceptions import RayTaskError
 from tiny_models import tiny_engine
 
 from cluster.config import IngressSettings, Resume
@@ -22,6 +21,7 @@ from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.resume import ResumingClient
 from deployments.route import ANYWHERE, Route, Suspicion, beginning_of, ranked, session_of
+from deployments.target_client import TargetFailedError
 from deployments.target_counters import TargetCounters
 from engine.request import Emission, GenerationRequest, SamplingParams, TokenLogprob
 
@@ -85,7 +85,7 @@ async def fail(fault: str) -> None:
     if fault == "dies":
         raise ConnectionError("the actor died")
     if fault == "breaks":
-        raise RayTaskError("generate", "", KeyError("a name"))
+        raise TargetFailedError("KeyError")
     if fault == "full":
         raise RefusedError(Refusal("full", None, "the queue is full"))
     await asyncio.Event().wait()
@@ -290,7 +290,7 @@ def test_a_request_that_no_target_can_take_ends() -> None:
     async def test() -> None:
         with replicas(*[(0, "breaks")] * 20) as targets:
             client = ResumingClient(targets, Resume(max_losses=3))
-            with pytest.raises(RayTaskError):
+            with pytest.raises(TargetFailedError):
                 await listen(client, choices())
         assert len(targets.seen) == 4
 
@@ -302,6 +302,20 @@ def test_a_refusal_at_the_start_is_the_caller_s() -> None:
         with replicas((0, "full")) as targets, pytest.raises(RefusedError):
             await listen(ResumingClient(targets, SOON), choices())
         assert len(targets.seen) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("num_items", [1, 9, 16])
+def test_an_answer_that_was_taken_waits_for_a_place_elsewhere(num_items: int) -> None:
+    """With no token yet, with some, and with one of the choices said."""
+    expected = undisturbed(choices())
+
+    async def test() -> None:
+        with replicas((num_items, "dies"), *[(0, "full")] * 3) as targets:
+            said, _ = await listen(ResumingClient(targets, SOON), choices())
+        assert said == expected
+        assert len(targets.seen) == 5
 
     run(test)
 
@@ -422,6 +436,28 @@ def test_an_answer_that_cannot_go_on_ends_in_an_error_event(serving: Any) -> Non
             assert "[DONE]" not in events
             answer = await server.post("/v1/completions", prompt="hi", max_tokens=60)
             assert answer.status_code == 500
+
+    run(test)
+
+
+def test_a_target_that_refuses_to_go_on_says_why(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            whole, refusal = server.target.generate, Refusal("invalid", "hedgerow.drafters", "gone")
+
+            async def broken(requests: Any, route: Route = ANYWHERE) -> Any:
+                if route.attempt:
+                    raise RefusedError(refusal)
+                async for emissions in whole(requests, route):
+                    yield emissions[:1]
+                    if emissions:
+                        raise ConnectionError("the actor died")
+
+            server.target.generate = broken
+            server.gateway.apply(IngressSettings(resume=SOON))
+            answer = await server.post("/v1/completions", prompt="hi", max_tokens=60)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == "hedgerow.drafters"
 
     run(test)
 

