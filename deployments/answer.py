@@ -10,6 +10,7 @@ from cluster.limits.usage import Usage
 from deployments.call import Call
 from deployments.choice import Choice, spent, usage
 from deployments.errors import ApiError
+from deployments.openai_schema import StreamedUsage
 from engine.request import Emission
 
 Json = dict[str, object]
@@ -41,10 +42,10 @@ def error_event(error: ApiError) -> bytes:
 class Answer:
     """Collects the emissions of `call`, and words them."""
 
-    def __init__(self, call: Call, words: Format, includes_usage: bool) -> None:
+    def __init__(self, call: Call, words: Format, streamed_usage: StreamedUsage) -> None:
         self.call = call
         self._words = words
-        self._includes_usage = includes_usage
+        self._streamed_usage = streamed_usage
         self._index = call.index
         self._choices = [Choice() for _ in call.requests]
 
@@ -59,8 +60,7 @@ class Answer:
 
     def whole(self) -> Json:
         choices = [self._words.whole(i, choice) for i, choice in enumerate(self._choices)]
-        used = usage(self._choices, self.call.num_choices)
-        return self._envelope(self._words.whole_object, choices) | {"usage": used}
+        return self._envelope(self._words.whole_object, choices) | {"usage": self._usage()}
 
     async def events(
         self, rounds: AsyncIterable[Sequence[Emission]]
@@ -78,14 +78,19 @@ class Answer:
             )
             if written:
                 yield written
-        if self._includes_usage:
-            last = self._envelope(self._words.chunk_object, [])
-            yield event(last | {"usage": usage(self._choices, self.call.num_choices)})
+        if self._streamed_usage != "none":
+            yield event(self._envelope(self._words.chunk_object, []) | {"usage": self._usage()})
         yield DONE
 
     def _chunk(self, choice: Json) -> bytes:
         content = self._envelope(self._words.chunk_object, [choice])
-        return event(content | {"usage": None} if self._includes_usage else content)
+        if self._streamed_usage == "none":
+            return event(content)
+        so_far = self._usage() if self._streamed_usage == "always" else None
+        return event(content | {"usage": so_far})
+
+    def _usage(self) -> Json:
+        return usage(self._choices, self.call.num_choices)
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {

@@ -48,14 +48,14 @@ class Routes:
         body = parse_body(ChatBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.chat_call(body, tenant_of(request))
         words = ChatFormat(self._gateway.text, bool(body.logprobs))
-        return await self._answer(request, body, Answer(call, words, body.includes_usage))
+        return await self._answer(request, body, Answer(call, words, body.streamed_usage))
 
     async def completion(self, request: Request) -> Response:
         self._check(request)
         body = parse_body(CompletionBody, await read_json(request, self._gateway.limits))
         call = await self._gateway.completion_call(body, tenant_of(request))
         words = CompletionFormat(self._gateway.text, body.logprobs is not None)
-        return await self._answer(request, body, Answer(call, words, body.includes_usage))
+        return await self._answer(request, body, Answer(call, words, body.streamed_usage))
 
     def _check(self, request: Request) -> None:
         """Refuses what is sure to be, before anything is read."""

@@ -22,6 +22,9 @@ from deployments.errors import ApiError, invalid
 from deployments.neutral import drop_neutral
 from engine.request import MAX_LOGPROBS
 
+StreamedUsage = Literal["none", "last", "always"]
+"""In no chunk of a stream, in one of its own at the end, or in all."""
+
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1000  # characters: text that may begin one is held back and looked through
 MAX_ID_DIGITS = 19
@@ -83,7 +86,10 @@ TokenBiases = Annotated[
 
 
 class StreamOptions(Body):
+    """`continuous_usage_stats` is vLLM's: with `include_usage` each chunk has what it came to."""
+
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class SpeculationBody(Body):
@@ -125,8 +131,11 @@ class GenerationBody(Body):
     hedgerow: SpeculationBody | None = None
 
     @property
-    def includes_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def streamed_usage(self) -> StreamedUsage:
+        options = self.stream_options
+        if options is None or not options.include_usage:
+            return "none"
+        return "always" if options.continuous_usage_stats else "last"
 
     @property
     def num_choices(self) -> int:

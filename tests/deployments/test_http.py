@@ -101,6 +101,20 @@ def test_usage_chunk_comes_last_when_asked_for(serving: Any) -> None:
     run(test)
 
 
+def test_every_chunk_tells_what_it_came_to_when_asked_as_vllm_s_clients_ask(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            options = {"include_usage": True, "continuous_usage_stats": True}
+            *events, _ = await server.events(
+                COMPLETIONS, prompt="x", max_tokens=6, stream_options=options
+            )
+            used = [json.loads(event)["usage"]["completion_tokens"] for event in events]
+            assert used == sorted(used)
+            assert 0 < used[0] < used[-1] == 6
+
+    run(test)
+
+
 @pytest.mark.parametrize("prompt", ["ab", [65, 66], ["a", "b"], [[65], [66, 67]]])
 def test_completion_takes_all_four_forms_of_prompts(serving: Any, prompt: Any) -> None:
     async def test() -> None:
@@ -619,7 +633,7 @@ def test_log_probabilities_name_tokens_and_bytes(serving: Any) -> None:
 
 def test_many_streams_at_once_each_get_their_own_text(serving: Any) -> None:
     async def test() -> None:
-        async with serving() as server:
+        async with serving(capacity=16) as server:
             asked = [
                 server.post(COMPLETIONS, prompt="a", max_tokens=length, stop="hedge")
                 for length in range(2, 10)
