@@ -151,7 +151,8 @@ class HostClient:
             self._questions.add(number, link, question)
         else:
             question.is_over = question.is_late = True
-            link.owe(number, now_s)
+            if is_urgent:
+                link.owe(number, now_s)
         return question
 
     def forget(self, sequence_ids: Iterable[str]) -> None:

@@ -42,7 +42,9 @@ MAKERS: dict[str, Maker] = {
     "model that stops": lambda: tiny_model_drafter("drafter", 4, stopping=stopping()),
     "head that stops": lambda: FedHead(tiny_head_drafter("drafter", 4, stopping=stopping())),
 }
-REMOTE = {"suffix over ZMQ": OverZmq(MAKERS["suffix"])}
+REMOTE = {
+    f"{name} over ZMQ": OverZmq(MAKERS[name]) for name in ("suffix", "model", "model that stops")
+}
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
