@@ -65,7 +65,7 @@ Process = subprocess.Popen[str]
 
 def main() -> int:
     print(describe_machine())
-    num_pairs, num_tokens = (1, 24) if is_quick() else (6, 40)
+    num_pairs, num_tokens = (1, 24) if is_quick() else (6, 32)
     bench = Bench(num_tokens)
     found = {name: bench.compare(name, faults, num_pairs) for name, faults in NETWORKS.items()}
     header = ["fault", "median to plain's", "own", "p99, ms", "plain's", "accepted"]
