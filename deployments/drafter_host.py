@@ -60,8 +60,8 @@ class DrafterHost:
     async def check_health(self) -> None:
         self._server.check()
 
-    def _follow(self, changes: DrafterChanges) -> None:
-        self._drafters.follow(changes.apply(self._config).drafters_at(self._name))
+    def _follow(self, changes: DrafterChanges) -> bool:
+        return self._drafters.follow(changes.apply(self._config).drafters_at(self._name))
 
     def _use(self, drafters: Sequence[Drafter]) -> None:
         self._server.do(lambda: self._service.use_drafters(drafters))

@@ -30,6 +30,7 @@ from deployments.messages import (
     Verified,
     Welcome,
 )
+from deployments.questions import SCORE_TIMEOUT_S, Question, Questions
 from deployments.sockets import Endpoint, TransportError
 from deployments.wire import Wire
 from engine.drafters.drafter import DraftRequest, ScoreRequest
@@ -49,26 +50,12 @@ class _Sequence:
     num_sent: int = 0
 
 
-@dataclass(slots=True)
-class Question:
-    """Asked of one replica about the sequences of `indices`, requests of the call that asked.
-
-    `answer` stays None if it was refused, or is `is_late`: none came before the deadline.
-    """
-
-    indices: tuple[int, ...]
-    deadline_s: float
-    answer: Drafts | Scores | None = None
-    is_late: bool = False
-    is_over: bool = False
-
-
 Ask = Callable[[int, Sequence[tuple[int, Known]]], AskDraft | AskScore]
 """Makes a question from its round and, by index of the request, what the replica may not know."""
 
 
 class HostClient:
-    """Waits `timeout_s` at most for an answer."""
+    """Waits `timeout_s` at most for drafts, and for scores not at all."""
 
     def __init__(self, wire: Wire, identity: Identity, timeout_s: float) -> None:
         self._wire = wire
@@ -80,7 +67,7 @@ class HostClient:
         self._links: dict[Endpoint, HostLink] = {}
         self._sequences: dict[str, _Sequence] = {}
         self._by_number: dict[int, _Sequence] = {}
-        self._questions: dict[int, tuple[HostLink, Question]] = {}  # by round
+        self._questions = Questions()
         self._last_number = 0  # of a sequence or a round
         wire.add(self)
 
@@ -155,13 +142,17 @@ class HostClient:
         now_s: float,
     ) -> Question:
         number = self._next_number()
-        question = Question(tuple(i for i, _, _ in parts), now_s + self.timeout_s)
-        if link.send(ask(number, [(i, known) for i, _, known in parts])):
+        message = ask(number, [(i, known) for i, _, known in parts])
+        is_urgent = isinstance(message, AskDraft)
+        deadline_s = now_s + (self.timeout_s if is_urgent else SCORE_TIMEOUT_S)
+        question = Question(tuple(i for i, _, _ in parts), deadline_s, is_urgent)
+        if link.send(message):
             _note_sent((sequence, known) for _, sequence, known in parts)
-            self._questions[number] = (link, question)
+            self._questions.add(number, link, question)
         else:
             question.is_over = question.is_late = True
-            link.owe(number, now_s)
+            if is_urgent:
+                link.owe(number, now_s)
         return question
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
@@ -201,7 +192,7 @@ class HostClient:
             else:  # neither Serve nor we hear of it
                 self._wire.disconnect(link)
                 del self._links[endpoint]
-        self._give_up(now_s)
+        self._questions.give_up(now_s)
         return now_s
 
     def _connect(self, endpoint: Endpoint) -> None:
@@ -218,33 +209,11 @@ class HostClient:
                 if sequence is not None and sequence.link is link:
                     sequence.num_sent = min(sequence.num_sent, message.length)
             case Refused():
-                for number, (asked_of, question) in list(self._questions.items()):
-                    if asked_of is link:
-                        question.is_over = True
-                        del self._questions[number]
+                self._questions.refuse(link)
             case Drafts() | Scores():
-                found = self._questions.get(message.round)
-                if found is not None and found[0] is link:
-                    found[1].answer, found[1].is_over = message, True
-                    del self._questions[message.round]
+                self._questions.answer(link, message)
             case Welcome():
                 pass  # the link has taken note
-
-    def _give_up(self, now_s: float) -> None:
-        """Where one deadline was missed: the replica owes an answer, and is not asked before it.
-
-        Its other questions end with that one. They were not late, so that one silence counts once.
-        """
-        late: dict[Endpoint, int] = {}
-        for number, (link, question) in self._questions.items():
-            if question.deadline_s <= now_s and link.endpoint not in late:
-                late[link.endpoint] = number
-                question.is_late = True
-                link.owe(number, now_s)
-        for number, (link, question) in list(self._questions.items()):
-            if link.endpoint in late:
-                question.is_over = True
-                del self._questions[number]
 
     def _next_number(self) -> int:
         self._last_number += 1

@@ -1,7 +1,8 @@
 """What a host does with targets' messages, without a socket: state, drafts, scores, catching up.
 
 Questions are answered first; between them every drafter reads what was verified meanwhile, many
-sequences in one call, so that a draft finds its sequence read and a score finds its outcomes.
+sequences in one call, so that a draft finds its sequence read and a score finds its outcomes. A
+long text is read in parts, so that nobody waits for another's; until it is read it gets no offers.
 Nothing that a client sends, and no drafter's failure, raises.
 """
 
@@ -33,11 +34,13 @@ from deployments.messages import (
     decode_at_host,
     encode,
 )
-from engine.drafters.drafter import Draft, Drafter, Outcome
+from engine.drafters.drafter import Draft, Drafter, Outcome, Reader
 
 MAX_TOKENS = 2**22  # of all sequences
 IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
-_MAX_CATCH_UP_TOKENS = 256  # in one go, unless a single sequence has more
+_MAX_READ_TOKENS = 256  # in one go
+_USUAL_NEWS_TOKENS = 16  # that are read of each sequence of one question, however many they are
+_MAX_BUSY_GOES = 8  # of answers alone, while something waits to be read
 _MAX_OUTCOMES = 256  # kept of each sequence and drafter: targets ask for none that are older
 
 T = TypeVar("T")
@@ -60,6 +63,7 @@ class HostService:
         self._unread: dict[str, dict[str, HostedSequence]] = {name: {} for name in self._drafters}
         self._draft_asks: list[tuple[bytes, AskDraft, Found]] = []
         self._score_asks: list[tuple[bytes, AskScore, Found]] = []
+        self._num_busy_goes = 0
         self._closed: list[str] = []  # to be forgotten once what was asked before is answered
         self._replies: list[tuple[bytes, bytes]] = []
 
@@ -109,7 +113,8 @@ class HostService:
             self._note_unread(sequence)
 
     def work(self, now_s: float) -> None:
-        """Answers everything that was asked; if nothing was, one drafter reads on for a while.
+        """Answers everything that was asked; if nothing was, or all the time something, one drafter
+        reads on for a while.
 
         A drafter that is not here, not yet or no more, offers nothing and has no outcomes.
         """
@@ -122,7 +127,9 @@ class HostService:
             self._draft(name, [each for each in draft_asks if each[1].drafter == name])
         for client, ask, found in score_asks:
             self._reply(client, self._scores(ask, found))
-        if not is_asked:
+        self._num_busy_goes = self._num_busy_goes + 1 if is_asked else _MAX_BUSY_GOES
+        if self._num_busy_goes >= _MAX_BUSY_GOES:
+            self._num_busy_goes = 0
             self._catch_up()
         closed, self._closed = self._closed, []
         self._forget([*closed, *self._sequences.evict(now_s, IDLE_S)])
@@ -170,12 +177,14 @@ class HostService:
             for part, sequence in zip(ask.parts, found, strict=True):
                 if sequence is not None:
                     wanted.setdefault(sequence.id, (sequence, part.draft_length))
-        requests = [sequence.draft_request(length) for sequence, length in wanted.values()]
-        sequences = [sequence for sequence, _ in wanted.values()]
-        drafts = self._call(
-            name, sequences, lambda: list(map(_drafted, self._drafters[name].draft(requests)))
-        )
-        by_id = dict(zip(wanted, drafts or (), strict=drafts is not None))
+        ready = self._read(name, [sequence for sequence, _ in wanted.values()])
+        drafts = None
+        if ready is not None:
+            requests = [sequence.draft_request(wanted[sequence.id][1]) for sequence in ready]
+            drafts = self._call(
+                name, ready, lambda: list(map(_drafted, self._drafters[name].draft(requests)))
+            )
+        by_id = {s.id: draft for s, draft in zip(ready or (), drafts or (), strict=bool(drafts))}
         for client, ask, found in asks:
             answers = [by_id.get(sequence.id) if sequence else None for sequence in found]
             self._reply(client, Drafts(ask.round, () if drafts is None else tuple(answers)))
@@ -201,9 +210,9 @@ class HostService:
             if not unread:
                 continue
             batch: list[tuple[HostedSequence, bool]] = []
-            budget = _MAX_CATCH_UP_TOKENS
+            budget = _MAX_READ_TOKENS
             for sequence in sorted(unread.values(), key=lambda each: each.num_unread(name)):
-                if batch and sequence.num_unread(name) > budget:
+                if budget <= 0:
                     break
                 budget -= sequence.num_unread(name)
                 batch.append((sequence, False))
@@ -212,8 +221,9 @@ class HostService:
 
     def _score(self, name: str, parts: Sequence[tuple[HostedSequence, bool]]) -> None:
         """Keeps what is settled until it is asked for."""
-        requests = [sequence.score_request(finished) for sequence, finished in parts]
-        sequences = [sequence for sequence, _ in parts]
+        sequences = self._read(name, [sequence for sequence, _ in parts]) or []
+        is_finished = {sequence.id: finished for sequence, finished in parts}
+        requests = [sequence.score_request(is_finished[sequence.id]) for sequence in sequences]
         settled = self._call(
             name,
             sequences,
@@ -221,6 +231,22 @@ class HostService:
         )
         for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
             sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
+
+    def _read(self, name: str, sequences: Sequence[HostedSequence]) -> list[HostedSequence] | None:
+        """Those that the drafter has read, of long ones but a part now; None if it failed."""
+        drafter = self._drafters[name]
+        if not isinstance(drafter, Reader):
+            return list(sequences)
+        requests = [sequence.score_request(finished=False) for sequence in sequences]
+        budget = max(_MAX_READ_TOKENS, _USUAL_NEWS_TOKENS * len(sequences))
+        left = self._call(name, sequences, lambda: drafter.read(requests, budget))
+        if left is None:
+            return None
+        for sequence, num_left in zip(sequences, left, strict=True):
+            sequence.num_read[name] -= num_left
+            if num_left:
+                self._unread[name][sequence.id] = sequence
+        return [sequence for sequence in sequences if not sequence.num_unread(name)]
 
     def _call(
         self, name: str, sequences: Sequence[HostedSequence], call: Callable[[], list[T]]

@@ -32,15 +32,17 @@ class LiveDrafters:
     def loaded(self) -> frozenset[str]:
         return frozenset(self._drafters)
 
-    def follow(self, sections: Sequence[DrafterSection]) -> None:
+    def follow(self, sections: Sequence[DrafterSection]) -> bool:
         """First without those that are gone, then with each of the others as it is loaded.
 
-        What could not be loaded before is tried again.
+        What could not be loaded before is tried again, and stays `refused` until it is. Gives
+        whether all are loaded.
         """
         names = [section.name for section in sections]
         self._put({n: drafter for n, drafter in self._drafters.items() if n in names})
         missing = [section for section in sections if section.name not in self._drafters]
-        self.loading, self.refused = frozenset(section.name for section in missing), {}
+        self.refused = {n: why for n, why in self.refused.items() if n in names}
+        self.loading = frozenset(section.name for section in missing) - self.refused.keys()
         for section in missing:
             try:
                 drafter = self._build(section)
@@ -50,7 +52,9 @@ class LiveDrafters:
                 self.refused = {**self.refused, section.name: reason}
             else:
                 self._put({**self._drafters, section.name: drafter})
+                self.refused = {n: why for n, why in self.refused.items() if n != section.name}
             self.loading -= {section.name}
+        return not self.refused
 
     def _put(self, drafters: dict[str, Drafter]) -> None:
         self._use(list(drafters.values()))

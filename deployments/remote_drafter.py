@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deployments.host_client import HostClient, Question
+from deployments.host_client import HostClient
 from deployments.messages import AskDraft, AskScore, DraftPart, Drafts, Known, ScorePart, Scores
+from deployments.questions import Question
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 
 LATE = Draft(base_length=-1)
@@ -57,6 +58,7 @@ class RemoteDrafter:
         self._client = client
         self._asked: dict[str, _Asked] = {}
         self._scoring: dict[str, list[tuple[Question, int]]] = {}  # with the sequence's place
+        self._finished: set[str] = set()  # asked about for the last time
 
     @property
     def is_away(self) -> bool:
@@ -92,9 +94,11 @@ class RemoteDrafter:
         return [drafts[request.sequence_id] for request in requests]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        """Waits for those of finished sequences; of others gives what has come of the question
-        before, or asks. No outcomes where none came in time."""
-        asking = [r for r in requests if r.finished or r.sequence_id not in self._scoring]
+        """What has come of the questions before; asks where none is open, and never waits.
+
+        Of a finished sequence the rest is asked for once.
+        """
+        asking = [r for r in requests if self._is_to_be_asked(r)]
 
         def message(number: int, parts: Sequence[tuple[int, Known]]) -> AskScore:
             asked = tuple(ScorePart(known, asking[i].finished) for i, known in parts)
@@ -103,13 +107,13 @@ class RemoteDrafter:
         for question in self._client.ask(asking, message):
             for place, i in enumerate(question.indices):
                 self._scoring.setdefault(asking[i].sequence_id, []).append((question, place))
-        self._wait_for_scores([r.sequence_id for r in requests if r.finished])
+        self._finished.update(request.sequence_id for request in asking if request.finished)
         return [self._scored(request.sequence_id) for request in requests]
 
-    def _wait_for_scores(self, sequence_ids: Sequence[str]) -> None:
-        awaited = [question for each in sequence_ids for question, _ in self._scoring.get(each, ())]
-        while waiting := [question for question in awaited if not question.is_over]:
-            self._client.wait_for(waiting, self._client.timeout_s)
+    def _is_to_be_asked(self, request: ScoreRequest) -> bool:
+        if request.finished:
+            return request.sequence_id not in self._finished
+        return request.sequence_id not in self._scoring
 
     def _scored(self, sequence_id: str) -> list[Outcome]:
         """What has come, each outcome once."""
@@ -130,4 +134,5 @@ class RemoteDrafter:
         for sequence_id in sequence_ids:
             self._asked.pop(sequence_id, None)
             self._scoring.pop(sequence_id, None)
+            self._finished.discard(sequence_id)
         self._client.forget(sequence_ids)

@@ -41,10 +41,10 @@ class TargetDrafters:
     def names(self) -> list[str]:
         return [section.name for section in self.config.drafters]
 
-    def follow(self, changes: DrafterChanges) -> None:
-        """Returns when all are loaded that can be."""
+    def follow(self, changes: DrafterChanges) -> bool:
+        """Returns when all are loaded that can be: whether that is all of them."""
         self.config, self.disabled = changes.apply(self._start), changes.disabled
-        self._live.follow(self.config.drafters)
+        return self._live.follow(self.config.drafters)
 
     @property
     def notes(self) -> Mapping[str, DrafterNote]:

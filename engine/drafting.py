@@ -91,6 +91,7 @@ class Drafting:
         """
         for drafter in self._drafters.values():
             drafter.pass_round()
+        self._feedback.make_way(step.sequence for step in steps)
         if self._default is None:
             self._waves.clear()
             return []

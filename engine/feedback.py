@@ -24,6 +24,7 @@ from policies.selector import Decision, Learner, Outcome
 
 _STRETCH = 16  # tokens
 _ANSWER_TOKENS = 256  # that a sequence may grow by before a drafter elsewhere answers
+_ANSWER_ROUNDS = 8  # after a sequence's end in which drafters elsewhere are still heard of it
 
 
 @dataclass(slots=True)
@@ -34,14 +35,27 @@ class _Watched:
     open: dict[str, dict[int, Evaluation]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Ended:
+    """A sequence of which a drafter elsewhere may still tell."""
+
+    sequence: LiveSequence
+    num_rounds_left: int = _ANSWER_ROUNDS
+
+
 class Feedback:
-    """Collects the outcomes of a round, and tells them at its end."""
+    """Collects the outcomes of a round, and tells them at its end.
+
+    Drafters elsewhere are not waited for: what has ended stays known to them and to its learner for
+    a few rounds more, until they have told the rest.
+    """
 
     def __init__(self, drafters: Mapping[str, GuardedDrafter], costs: CostModel) -> None:
         self._drafters = drafters
         self._costs = costs
         self._hindsight = Hindsight(drafters)
         self._watched: dict[str, _Watched] = {}
+        self._ended: dict[str, _Ended] = {}
         self._outcomes: dict[int, tuple[Learner, list[Outcome]]] = {}
 
     @property
@@ -79,22 +93,50 @@ class Feedback:
         self._tell(watched.learner, outcome)
 
     def conclude(self, going_on: Sequence[LiveSequence], ended: Sequence[LiveSequence]) -> None:
-        """Scores what is settled and tells the learners; all then forget what has `ended`.
+        """Scores what is settled and tells the learners; all then forget what is over.
 
         Free drafters hear of every ended sequence, as they may learn from it.
         """
+        self.make_way(ended)
+        earlier = [each.sequence for each in self._ended.values()]
         for drafter in self._drafters.values():
             due = [s for s in going_on if self._is_due(drafter, s)]
             last = [s for s in ended if self._hears_the_end(drafter, s)]
+            if drafter.follows:
+                last += [s for s in earlier if self._open(drafter, s)]
             if (due or last) and not drafter.is_masked:
                 self._score(drafter, due, last)
-        if ended:  # once all are scored: drafters of one host share what it knows
+        if ended:  # once all are scored
             for drafter in self._drafters.values():
-                drafter.forget([sequence.id for sequence in ended])
+                if not drafter.follows:
+                    drafter.forget([sequence.id for sequence in ended])
         for learner, outcomes in self._outcomes.values():
             learner.observe(outcomes)
         self._outcomes.clear()
-        for sequence in ended:
+        for entry in self._ended.values():
+            entry.num_rounds_left -= 1
+        self._ended |= {sequence.id: _Ended(sequence) for sequence in ended}
+        self._forget([each.sequence for each in self._ended.values() if self._is_over(each)])
+
+    def make_way(self, coming: Iterable[LiveSequence]) -> None:
+        """Before anything is done with `coming`: who had their names before is forgotten."""
+        if self._ended:
+            ids = {sequence.id for sequence in coming} & self._ended.keys()
+            self._forget([self._ended[sequence_id].sequence for sequence_id in ids])
+
+    def _is_over(self, ended: _Ended) -> bool:
+        tells = [d for d in self._drafters.values() if d.follows and not d.is_masked]
+        return ended.num_rounds_left <= 0 or not any(self._open(d, ended.sequence) for d in tells)
+
+    def _forget(self, sequences: Sequence[LiveSequence]) -> None:
+        """Drafters of one host share what it knows, so that they forget together."""
+        if not sequences:
+            return
+        for drafter in self._drafters.values():
+            if drafter.follows:
+                drafter.forget([sequence.id for sequence in sequences])
+        for sequence in sequences:
+            del self._ended[sequence.id]
             watched = self._watched.pop(sequence.id, None)
             if watched is not None:
                 watched.learner.forget([sequence.id])

@@ -1,13 +1,16 @@
 """A drafter behind a guard: nothing that it says is believed unchecked, and no failure leaves it.
 
 Whatever is wrong with one draft, it becomes "no offer". A drafter that failed three times in a row
-is masked, and tried again after a rest.
+at one kind of call is masked, and tried again after a rest: that it scores well does not excuse
+drafts that never come.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from engine.counters import DrafterState
 from engine.drafters.drafter import (
@@ -22,6 +25,8 @@ from engine.drafters.drafter import (
 
 _MAX_FAILURES = 3  # in a row, then the breaker opens
 _REST_ROUNDS = 1000  # rounds until an open breaker lets one draft through
+
+Kind = Literal["draft", "score", "forecast", "follow"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ class GuardedDrafter:
         self._drafter = drafter
         self._follower = drafter if isinstance(drafter, Follower) else None
         self._vocab_size = vocab_size
-        self._num_in_row = 0
+        self._num_in_row: Counter[Kind] = Counter()
         self._num_rounds_to_rest = 0
 
     def guards(self, drafter: Drafter) -> bool:
@@ -56,7 +61,8 @@ class GuardedDrafter:
     def state(self) -> DrafterState:
         if not self.is_enabled:
             return "disabled"
-        if self._num_in_row >= _MAX_FAILURES and self._num_rounds_to_rest > 0:
+        has_failed = max(self._num_in_row.values(), default=0) >= _MAX_FAILURES
+        if has_failed and self._num_rounds_to_rest > 0:
             return "resting"
         is_away = self._follower is not None and self._follower.is_away
         return "away" if is_away else "ready"
@@ -75,7 +81,9 @@ class GuardedDrafter:
             self._follower.follow(sequences)
         except Exception:
             logger.exception("drafter %s failed to follow", self.name)
-            self._note(failed=True)
+            self._note("follow", failed=True)
+        else:
+            self._note("follow", failed=False)
 
     def ask(self, requests: Sequence[DraftRequest]) -> bool:
         """Whether a drafter elsewhere has begun to draft; see `take`."""
@@ -84,7 +92,7 @@ class GuardedDrafter:
             self._follower.ask(requests)
         except Exception:
             logger.exception("drafter %s failed to be asked", self.name)
-            self._note(failed=True)
+            self._note("draft", failed=True)
             return False
         return True
 
@@ -97,11 +105,11 @@ class GuardedDrafter:
             drafts = {key: found[key] for key in wanted if key in found}
         except Exception:
             logger.exception("drafter %s failed to answer", self.name)
-            self._note(failed=True)
+            self._note("draft", failed=True)
             return none
         valid = {key: self._is_valid(draft, wanted[key]) for key, draft in drafts.items()}
         if valid:
-            self._note(failed=not all(valid.values()))
+            self._note("draft", failed=not all(valid.values()))
         return {key: draft if valid[key] else none[key] for key, draft in drafts.items()}
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -113,10 +121,10 @@ class GuardedDrafter:
             logger.exception("drafter %s failed", self.name)
             complete = False
         if not complete:
-            self._note(failed=True)
+            self._note("draft", failed=True)
             return none
         valid = [self._is_valid(d, r) for d, r in zip(drafts, requests, strict=True)]
-        self._note(failed=not all(valid))
+        self._note("draft", failed=not all(valid))
         return [d if ok else n for d, ok, n in zip(drafts, valid, none, strict=True)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
@@ -128,7 +136,7 @@ class GuardedDrafter:
         except Exception:
             logger.exception("drafter %s failed to score", self.name)
             valid = False
-        self._note(failed=not valid)
+        self._note("score", failed=not valid)
         return outcomes if valid else [[] for _ in requests]
 
     def forecast(self, requests: Sequence[DraftRequest]) -> list[float | None]:
@@ -142,7 +150,7 @@ class GuardedDrafter:
         except Exception:
             logger.exception("drafter %s failed to forecast", self.name)
             valid = False
-        self._note(failed=not valid)
+        self._note("forecast", failed=not valid)
         return chances if valid else none
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
@@ -152,9 +160,9 @@ class GuardedDrafter:
             logger.exception("drafter %s failed to forget", self.name)
             self.num_failures += 1
 
-    def _note(self, failed: bool) -> None:
+    def _note(self, kind: Kind, failed: bool) -> None:
         self.num_failures += failed
-        self._num_in_row = self._num_in_row + 1 if failed else 0
+        self._num_in_row[kind] = self._num_in_row[kind] + 1 if failed else 0
         if failed:
             self._num_rounds_to_rest = _REST_ROUNDS
 

@@ -59,7 +59,7 @@ class _CallCost:
 
 
 class _EvaluationCost:
-    """Mean seconds of scoring one position, fading."""
+    """Mean seconds of scoring one position, fading; calls that scored nothing count as well."""
 
     def __init__(self) -> None:
         self._num_positions = self._seconds = 0.0
@@ -70,7 +70,11 @@ class _EvaluationCost:
 
     @property
     def mean_s(self) -> float:
-        return self._seconds / self._num_positions
+        return self._seconds / max(self._num_positions, 1.0)
+
+    @property
+    def has_settled(self) -> bool:
+        return self._num_positions > 0.0
 
 
 class CostModel:
@@ -98,12 +102,13 @@ class CostModel:
         self._version += self._calls.setdefault(call.drafter, _CallCost()).observe(call)
 
     def observe_evaluation(self, drafter: str, num_positions: int, seconds: float) -> None:
-        """One call that scored `drafter` at `num_positions` positions, of any sequences."""
-        if num_positions:
-            cost = self._evaluations.setdefault(drafter, _EvaluationCost())
-            cost.observe(num_positions, seconds)
-            self._num_evaluations += 1
-            self._version += self._num_evaluations % _REPRICE_EVERY == 1
+        """One call that scored `drafter` at `num_positions` positions, of any sequences.
+
+        At none, too: who waited, or asked for what comes later, has spent the time.
+        """
+        self._evaluations.setdefault(drafter, _EvaluationCost()).observe(num_positions, seconds)
+        self._num_evaluations += 1
+        self._version += self._num_evaluations % _REPRICE_EVERY == 1
 
     @property
     def version(self) -> int:
@@ -134,11 +139,13 @@ class CostModel:
         return call.seconds(lengths, num_sequences) if call else np.zeros(len(lengths))
 
     def evaluation_seconds(self, drafter: str | None, length: int, num_sequences: int) -> float:
-        """Of scoring at one position; until that was measured, of drafting to full length there."""
+        """Of scoring at one position; until one was, of drafting to full length there, if that is
+        more than what was spent in vain."""
         cost = self._evaluations.get(drafter) if drafter else None
-        if cost is not None:
+        if cost is not None and cost.has_settled:
             return cost.mean_s
-        return float(self.draft_seconds(drafter, np.array([float(length)]), num_sequences)[0])
+        full = float(self.draft_seconds(drafter, np.array([float(length)]), num_sequences)[0])
+        return max(full, cost.mean_s if cost is not None else 0.0)
 
 
 class ArmPrices:

@@ -109,6 +109,16 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
+class Reader(Protocol):
+    """A drafter that takes its time to read a sequence, and can do so in parts."""
+
+    def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
+        """Reads at most `max_tokens` tokens of all together, of those with the least left first;
+        gives how many each has left. One that it cannot hold has none."""
+        ...
+
+
 class Drafter(Protocol):
     """Guesses tokens for many sequences at once. Wrong guesses cost time, never correctness.
 
@@ -143,8 +153,8 @@ class Follower(Protocol):
     """A drafter somewhere else: it hears of verified tokens ahead, drafts while the engine goes on,
     and may be out of reach.
 
-    While it `is_away` it is not asked, and that is no failure of its. It may score later: what has
-    come is given whenever it is asked again, and all of it once a sequence is finished.
+    While it `is_away` it is not asked, and that is no failure of its. It never waits to score: what
+    has come is given whenever it is asked again, of a finished sequence until that is forgotten.
     """
 
     @property

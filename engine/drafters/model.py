@@ -97,6 +97,24 @@ class ModelDrafter:
             (chances[i],) = self._stopping.chances(tracked.evidence(base, base + 1))
         return chances
 
+    def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
+        """See Reader."""
+        busy: set[str] = set()
+        ready: list[ScoreRequest] = []
+        for request in requests:
+            fits = len(request.tokens) <= self._max_length
+            if fits and request.sequence_id not in busy and self._make_room(request, 0, busy):
+                busy.add(request.sequence_id)
+                ready.append(request)
+        ready.sort(key=self._num_uncached)
+        while ready and max_tokens > 0:
+            num_read = self._read_on(ready, min(max_tokens, _MAX_BATCH_TOKENS))
+            if not num_read:
+                break
+            max_tokens -= num_read
+        left = {request.sequence_id: self._num_uncached(request) for request in ready}
+        return [left.get(request.sequence_id, 0) for request in requests]
+
     def forget(self, sequence_ids: Iterable[str]) -> None:
         self._residents.forget(sequence_ids)
 
@@ -117,19 +135,25 @@ class ModelDrafter:
         num_tokens = len(request.tokens) + num_draft_tokens
         return self._residents.make_room(request.sequence_id, num_tokens, busy)
 
+    def _num_uncached(self, request: DraftRequest | ScoreRequest) -> int:
+        return len(request.tokens) - len(self._residents[request.sequence_id].cached)
+
     def _catch_up(self, requests: Sequence[DraftRequest | ScoreRequest]) -> None:
         """Caches all verified tokens of `requests` and predicts where that was not done yet."""
-        while True:
-            batch, budget = [], _MAX_BATCH_TOKENS
-            for request in requests:
-                tracked = self._residents[request.sequence_id]
-                num_new = min(len(request.tokens) - len(tracked.cached), budget)
-                if num_new > 0:
-                    batch.append((request, tracked, num_new))
-                    budget -= num_new
-            if not batch:
-                return
+        while self._read_on(requests, _MAX_BATCH_TOKENS):
+            pass
+
+    def _read_on(self, requests: Sequence[DraftRequest | ScoreRequest], max_tokens: int) -> int:
+        """Caches up to so many of the tokens in one forward; how many it were."""
+        batch, budget = [], max_tokens
+        for request in requests:
+            num_new = min(self._num_uncached(request), budget)
+            if num_new > 0:
+                batch.append((request, self._residents[request.sequence_id], num_new))
+                budget -= num_new
+        if batch:
             self._extend_verified(batch)
+        return max_tokens - budget
 
     def _extend_verified(
         self, batch: Sequence[tuple[DraftRequest | ScoreRequest, TrackedSequence, int]]

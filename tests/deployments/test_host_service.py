@@ -106,6 +106,26 @@ def tokens_of(replies: Sequence[ToTarget]) -> tuple[int, ...] | None:
     return None if draft is None else draft.tokens
 
 
+class Slow(Echo):
+    """Reads in parts; notes how many tokens each took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[int] = []
+        self._num_read: dict[str, int] = {}
+
+    def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
+        left, budget = [], max_tokens
+        for request in requests:
+            start = self._num_read.get(request.sequence_id, 0)
+            end = min(len(request.tokens), start + budget)
+            budget -= end - start
+            self._num_read[request.sequence_id] = end
+            left.append(len(request.tokens) - end)
+        self.reads.append(max_tokens - budget)
+        return left
+
+
 @pytest.fixture
 def echo() -> Echo:
     return Echo()
@@ -179,6 +199,56 @@ def test_a_question_that_comes_twice_is_drafted_once(target: Target, echo: Echo)
     replies = target.send(opened(), ask(3), ask(3))
     assert echo.drafted == [1]
     assert replies == [Drafts(9, (Drafted(3, (3, 3), 0, 0, False),))] * 2
+
+
+LONG = tuple(range(1, 1001))
+
+
+def test_a_long_text_is_read_in_parts_between_which_others_are_answered() -> None:
+    slow = Slow()
+    target = Target(HostService([slow], IDENTITY))
+    assert tokens_of(target.send(opened(1, LONG), ask(1000))) is None  # as long as it is not read
+    assert tokens_of(target.send(opened(2), ask(3, number=2))) == (3, 3)
+    assert max(slow.reads) <= 256
+    assert not slow.scored
+    target.settle()
+    assert max(slow.reads) <= 256
+    assert sum(slow.reads) == 1003
+    assert tokens_of(target.send(ask(1000))) == (1000, 1000)
+    assert len(slow.scored) == 1
+
+
+def test_what_is_asked_for_all_the_time_is_read_in_the_end() -> None:
+    slow = Slow()
+    target = Target(HostService([slow], IDENTITY))
+    target.send(opened(1, LONG), opened(2))
+    for _ in range(100):
+        target.service.receive(CLIENT, encode(ask(3, number=2)), 0.0)
+        target.service.work(0.0)
+    assert sum(slow.reads) == 1003
+
+
+def test_a_drafter_that_fails_to_read_is_one_that_failed() -> None:
+    class Broken(Slow):
+        def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
+            raise RuntimeError("out of memory")
+
+    broken = Broken()
+    target = Target(HostService([broken], IDENTITY))
+    assert target.send(opened(), ask(3)) == [Drafts(9, ())]
+    assert broken.drafted == []
+    assert len(broken.forgotten) == 1
+
+
+def test_many_short_news_are_read_for_one_question() -> None:
+    slow = Slow()
+    target = Target(HostService([slow], IDENTITY))
+    target.send(*(opened(number) for number in range(100)))
+    target.settle()
+    news = tuple(DraftPart(Known(number, 3, (4, 5, 6, 7)), 2) for number in range(100))
+    (answer,) = target.send(AskDraft(1, "echo", news))
+    assert isinstance(answer, Drafts)
+    assert all(answer.drafts)
 
 
 def test_outcomes_wait_until_they_are_asked_for_and_come_once(target: Target) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Sequence
 
 from cluster.config import DrafterSection
@@ -32,8 +34,8 @@ class World:
     def use(self, drafters: Sequence[Drafter]) -> None:
         self.used.append([drafter.name for drafter in drafters])
 
-    def follow(self, *names: str) -> None:
-        self.live.follow([DrafterSection(name=name, kind="prompt_lookup") for name in names])
+    def follow(self, *names: str) -> bool:
+        return self.live.follow([DrafterSection(name=name, kind="prompt_lookup") for name in names])
 
 
 def made(name: str) -> Drafter:
@@ -52,11 +54,11 @@ def test_who_goes_goes_first_and_who_comes_comes_when_it_is_loaded() -> None:
 def test_what_cannot_be_loaded_says_why_stops_nobody_and_is_tried_again() -> None:
     world = World()
     world.broken = {"a"}
-    world.follow("a", "b")
+    assert not world.follow("a", "b")
     assert world.used[-1] == ["b"]
     assert world.live.refused == {"a": "a: no such folder"}
     world.broken.clear()
-    world.follow("a", "b")
+    assert world.follow("a", "b")
     assert world.live.loaded == {"a", "b"}
     assert not world.live.refused
 
@@ -74,7 +76,7 @@ class Scripted:
 def followed(*answers: DrafterChanges | None, until: int) -> list[int]:
     versions, done = list[int](), threading.Event()
 
-    def follow(changes: DrafterChanges) -> None:
+    def follow(changes: DrafterChanges) -> bool:
         versions.append(changes.version)
         if changes.version == until:
             done.set()
@@ -89,3 +91,43 @@ def followed(*answers: DrafterChanges | None, until: int) -> list[int]:
 def test_each_version_is_followed_once_and_silence_changes_nothing() -> None:
     one, two = DrafterChanges(version=1), DrafterChanges(version=2)
     assert followed(None, DrafterChanges(), one, None, one, two, until=2) == [1, 2]
+
+
+def test_what_was_refused_is_tried_again_after_growing_pauses_until_it_is_loaded() -> None:
+    world, times, done = World(), list[float](), threading.Event()
+    world.broken = {"a"}
+
+    def follow(changes: DrafterChanges) -> bool:
+        times.append(time.monotonic())
+        if len(times) == 3:
+            raise RuntimeError("this is tried again, too")
+        if len(times) == 4:
+            world.broken.clear()
+        is_done = world.follow("a", "b")
+        if is_done:
+            done.set()
+        return is_done
+
+    watch = DrafterWatch(Scripted(DrafterChanges(version=1)), follow, 0.0, first_pause_s=0.01)
+    assert done.wait(WAIT_S)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.01, 0.02, 0.04), strict=True))
+    assert world.live.loaded == {"a", "b"}
+    watch.stop()
+    assert (len(times), world.built) == (4, ["a", "b", "a", "a"])
+
+
+def test_a_new_version_does_not_wait_for_the_next_try() -> None:
+    versions, done = list[int](), threading.Event()
+
+    def follow(changes: DrafterChanges) -> bool:
+        versions.append(changes.version)
+        if changes.version == 2:
+            done.set()
+        return False
+
+    answers = [DrafterChanges(version=version) for version in (1, 1, 1, 2)]
+    watch = DrafterWatch(Scripted(*answers), follow, 0.0, first_pause_s=WAIT_S)
+    assert done.wait(WAIT_S / 2)
+    watch.stop()
+    assert versions == [1, 2]

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 
 import pytest
-from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, OverZmq, close, host
+from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, OverZmq, Settled, close, host
 from tiny_models import ids_of, run_all, tiny_engine, tiny_model_drafter
 from tiny_requests import request
 
@@ -205,9 +205,75 @@ def test_a_late_host_costs_one_deadline_until_it_answers() -> None:
         assert draft.tokens == (2, 1, 2, 1)
 
 
+class Unscored(PromptLookupDrafter):
+    """Scores when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__("lookup", 8, 6, 1)
+        self.may_score = threading.Event()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+        assert self.may_score.wait(PATIENT_S)
+        return super().score(requests)
+
+
+def test_the_score_of_a_finished_sequence_is_not_waited_for_and_comes_later() -> None:
+    drafter, tokens = Unscored(), [1, 2, 3, 1, 2, 3]
+    with Hosted(drafter) as (remote,):
+        finished = score_request(tokens, finished=True)
+        assert remote.score([finished]) == [[]]
+        assert remote.score([finished]) == [[]]
+        drafter.may_score.set()
+        (question, _), *others = remote._scoring["a"]
+        assert not others  # the end is asked about once
+        while not question.is_over:
+            remote._client.wait_for([question], PATIENT_S)
+        (outcomes,) = remote.score([finished])
+        assert [outcome.base_length for outcome in outcomes] == list(range(1, 6))
+        assert remote.score([finished]) == [[]]
+        remote.forget(["a"])
+        assert not remote._scoring
+        assert not remote._finished
+
+
+def test_a_late_score_ends_no_other_question_and_leaves_no_debt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.host_client.SCORE_TIMEOUT_S", 0.0)
+    drafter, tokens = Unscored(), [1, 2, 3, 1, 2, 3]
+    with Hosted(drafter, lookup("other")) as (remote, other):
+        assert remote.score([score_request(tokens)]) == [[]]
+        ((question, _),) = remote._scoring["a"]
+        other.ask([draft_request(tokens)])
+        remote._client.read()
+        assert question.is_over
+        assert not other.is_away
+        drafter.may_score.set()
+        while not (drafts := other.take(PATIENT_S)):
+            pass
+        assert drafts["a"].tokens == (1, 2, 3, 1)
+
+
+def test_a_long_prompt_on_a_host_delays_nobody_elses_draft() -> None:
+    """The model reads it in parts, between which others are answered."""
+    rng, model = random.Random(5), tiny_model_drafter("model", 4, max_length=5000, num_blocks=2000)
+    tokens = [rng.randrange(3, 40) for _ in range(4000)]
+    expected = tiny_model_drafter("model", 4, max_length=5000, num_blocks=2000).draft(
+        [draft_request(tokens)]
+    )
+    with Hosted(model) as (remote,):
+        remote.follow([score_request(tokens, name="a")])
+        assert remote.draft([draft_request(tokens)]) == [Draft(4000)]  # not read yet
+        assert remote.draft([draft_request(tokens[:20], name="b")])[0].tokens
+        assert remote.draft([draft_request(tokens)]) == [Draft(4000)]
+        while not (drafts := remote.draft([draft_request(tokens)]))[0].tokens:
+            pass
+        assert drafts == expected
+
+
 def test_what_was_sent_ahead_is_read_before_it_is_asked_for() -> None:
     drafter = lookup()
-    with Hosted(drafter) as (remote,):
+    with Hosted(drafter, kind=Settled) as (remote,):
         tokens = [1, 2]
         for token in (3, 1, 2, 3, 1, 2, 3):
             tokens.append(token)

@@ -12,6 +12,7 @@ import pytest
 from engine.answer_text import AnswerText
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 from engine.drafting import Drafting
+from engine.guarded_drafter import GuardedDrafter
 from engine.request import GenerationRequest, SamplingParams, SpeculationOptions
 from engine.scheduler import Step
 from engine.sequence import Sequence as LiveSequence
@@ -181,6 +182,34 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
         made.draft([step()], IDLE)
     assert len(drafter.asked) == 12
     assert made.num_failures == {"d": 8}
+
+
+def draft_request() -> DraftRequest:
+    return DraftRequest("s", "tenant", (1, 2, 3), 3, SamplingParams(), 4)
+
+
+@every_lie
+def test_scores_that_come_do_not_excuse_drafts_that_do_not(lie: Answer) -> None:
+    guarded = GuardedDrafter(Scripted(lie), VOCAB)
+    for _ in range(3):
+        assert not guarded.is_masked
+        guarded.draft([draft_request()])
+        guarded.score([])
+        guarded.forecast([draft_request()])
+    assert guarded.state == "resting"
+
+
+def test_drafts_that_come_do_not_excuse_scores_that_do_not() -> None:
+    class Unscored(Scripted):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
+            raise RuntimeError("broken")
+
+    guarded = GuardedDrafter(Unscored(honest), VOCAB)
+    for _ in range(3):
+        assert not guarded.is_masked
+        guarded.score([])
+        guarded.draft([draft_request()])
+    assert guarded.state == "resting"
 
 
 def opened(drafter: Scripted) -> Drafting:

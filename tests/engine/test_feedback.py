@@ -262,3 +262,95 @@ def test_what_an_unchosen_drafter_would_have_done_is_set_beside_the_choice() -> 
     assert found.num_accepted > found.num_compared
     assert found.num_accepted_of_chosen == 0
     assert found.seconds > 0
+
+
+class Elsewhere(Oracle):
+    """A follower that tells of a sequence's end as many rounds later as it is told to."""
+
+    is_away = False
+
+    def __init__(self, text: Sequence[int], num_rounds_late: int) -> None:
+        super().__init__(text)
+        self._num_rounds_late = num_rounds_late
+        self.forgotten: list[str] = []
+
+    def follow(self, sequences: Sequence[ScoreRequest]) -> None:
+        pass
+
+    def ask(self, requests: Sequence[DraftRequest]) -> None:
+        raise AssertionError("it is never chosen")
+
+    def take(self, wait_s: float) -> dict[str, Draft]:
+        return {}
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Scored]]:
+        if not any(each.finished for each in requests):
+            return [[] for _ in requests]
+        self._num_rounds_late -= 1
+        return super().score(requests) if self._num_rounds_late < 0 else [[] for _ in requests]
+
+    def forget(self, sequence_ids: Iterable[str]) -> None:
+        self.forgotten += sequence_ids
+
+
+BESIDE = GenerationRequest("beside", (7, 8, 9), 80, ignore_eos=True)
+
+
+def after_the_end(oracle: Elsewhere, learner: Recording) -> Engine:
+    """One sequence has just ended, and another goes on."""
+    engine = tiny_engine([oracle])
+    engine.use_selectors(learner, {})
+    for each in (FOREVER, BESIDE):
+        engine.submit(each)
+    while not any(e.sequence_id == "a" and e.finish_reason for e in engine.step()):
+        pass
+    return engine
+
+
+def scores_of(learner: Recording) -> list[Outcome]:
+    return [outcome for outcome in learner.heard if outcome.drafter is not None]
+
+
+def test_what_a_drafter_elsewhere_tells_after_the_end_is_heard_before_it_is_forgotten() -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Elsewhere(text_of(FOREVER), 3)
+    engine = after_the_end(oracle, learner)
+    for _ in range(2):
+        engine.step()
+        assert (scores_of(learner), oracle.forgotten, learner.forgotten) == ([], [], [])
+    for _ in range(10):
+        engine.step()
+    assert len(scores_of(learner)) >= 30
+    assert oracle.forgotten == learner.forgotten == ["a"]
+
+
+def test_a_drafter_elsewhere_that_never_tells_is_not_asked_for_ever() -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Elsewhere(text_of(FOREVER), 1000)
+    engine = after_the_end(oracle, learner)
+    for _ in range(10):
+        engine.step()
+    assert scores_of(learner) == []
+    assert oracle.forgotten == learner.forgotten == ["a"]
+
+
+def test_a_name_that_comes_again_is_another_sequence() -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Elsewhere(text_of(FOREVER), 1000)
+    engine = after_the_end(oracle, learner)
+    engine.submit(FOREVER)
+    engine.step()
+    assert oracle.forgotten == learner.forgotten == ["a"]
+
+
+def test_what_is_cancelled_is_not_waited_for_either() -> None:
+    learner, oracle = Recording(None, 0, ["oracle"]), Elsewhere(text_of(FOREVER), 3)
+    engine = tiny_engine([oracle])
+    engine.use_selectors(learner, {})
+    for each in (FOREVER, BESIDE):
+        engine.submit(each)
+    for _ in range(12):
+        engine.step()
+    engine.cancel("a")
+    assert oracle.scored_at == []
+    for _ in range(10):
+        engine.step()
+    assert scores_of(learner)
+    assert "a" in learner.forgotten

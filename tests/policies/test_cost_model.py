@@ -113,15 +113,40 @@ def test_drafters_are_priced_by_call_and_by_token_and_share_the_call() -> None:
     assert evaluation[0] == 0
 
 
+def evaluation_price(model: CostModel) -> float:
+    prices = ArmPrices(model, ARMS).evaluation_seconds(Load())
+    assert prices[ARMS.index["lookup"]] == 0
+    return float(prices[ARMS.index["model"]])
+
+
 def test_an_evaluation_costs_what_scoring_took() -> None:
     model = CostModel()
     model.observe_draft(DraftTime("model", 1, 8, 8, 0.8))
     for _ in range(50):
         model.observe_evaluation("model", 4, 0.02)
-    model.observe_evaluation("model", 0, 9.0)  # scored nothing: says nothing of a position
-    prices = ArmPrices(model, ARMS).evaluation_seconds(Load())
-    assert prices[ARMS.index["model"]] == pytest.approx(0.005)
-    assert prices[ARMS.index["lookup"]] == 0
+    assert evaluation_price(model) == pytest.approx(0.005)
+
+
+def test_scoring_that_settles_nothing_is_paid_by_what_is_settled() -> None:
+    """As where it is asked for in one round and comes in another."""
+    model = CostModel()
+    for _ in range(100):
+        model.observe_evaluation("model", 0, 0.03)
+        model.observe_evaluation("model", 4, 0.01)
+    assert evaluation_price(model) == pytest.approx(0.01, rel=0.1)
+    for _ in range(1000):
+        model.observe_evaluation("model", 0, 0.03)
+    assert 0.03 < evaluation_price(model) < 1.0
+
+
+def test_until_something_is_settled_it_costs_a_whole_draft_or_what_was_waited_in_vain() -> None:
+    model = CostModel()
+    for _ in range(16):
+        model.observe_draft(DraftTime("model", 1, 8, 8, 0.8))
+    model.observe_evaluation("model", 0, 1e-5)
+    assert evaluation_price(model) == pytest.approx(0.8, rel=0.01)
+    model.observe_evaluation("model", 0, 9.0)
+    assert evaluation_price(model) == pytest.approx(9.0, rel=0.01)
 
 
 def test_all_arms_are_priced_from_the_same_measurements() -> None:

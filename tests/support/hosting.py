@@ -42,12 +42,17 @@ def close(client: HostClient) -> None:
 
 
 class Hosted:
-    """Drafters on a host of their own: `with Hosted(drafter) as (remote,)`."""
+    """Drafters on a host of their own: `with Hosted(drafter) as (remote,)`; `kind` is of those."""
 
-    def __init__(self, *drafters: Drafter, timeout_s: float = PATIENT_S) -> None:
+    def __init__(
+        self,
+        *drafters: Drafter,
+        timeout_s: float = PATIENT_S,
+        kind: type[RemoteDrafter] = RemoteDrafter,
+    ) -> None:
         self.server = host(drafters)
         self.client = client_of(self.server, timeout_s=timeout_s)
-        self.remotes = [RemoteDrafter(d.name, d.max_draft_length, self.client) for d in drafters]
+        self.remotes = [kind(d.name, d.max_draft_length, self.client) for d in drafters]
 
     def __enter__(self) -> list[RemoteDrafter]:
         return self.remotes
@@ -65,13 +70,19 @@ class Hosted:
         self.server.close()
 
 
-class _Settled(RemoteDrafter):
+class Settled(RemoteDrafter):
     """Waits for all scores, and until the host has forgotten, so that a test can look."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        at_once, ids = super().score(requests), [request.sequence_id for request in requests]
-        self._wait_for_scores(ids)
-        return [first + self._scored(each) for first, each in zip(at_once, ids, strict=True)]
+        at_once = super().score(requests)
+        for request in requests:
+            for question, _ in self._scoring.get(request.sequence_id, ()):
+                while not question.is_over:
+                    self._client.wait_for([question], PATIENT_S)
+        return [
+            first + self._scored(request.sequence_id)
+            for first, request in zip(at_once, requests, strict=True)
+        ]
 
     def forget(self, sequence_ids: Iterable[str]) -> None:
         super().forget(sequence_ids)
@@ -92,7 +103,7 @@ class OverZmq:
             self._live.popleft().close()
         drafter = self.local()
         self._live.append(Hosted(drafter))
-        return _Settled(drafter.name, drafter.max_draft_length, self._live[-1].client)
+        return Settled(drafter.name, drafter.max_draft_length, self._live[-1].client)
 
     def close(self) -> None:
         while self._live:

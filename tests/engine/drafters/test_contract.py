@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hosting import OverZmq
@@ -42,7 +43,8 @@ MAKERS: dict[str, Maker] = {
     "model that stops": lambda: tiny_model_drafter("drafter", 4, stopping=stopping()),
     "head that stops": lambda: FedHead(tiny_head_drafter("drafter", 4, stopping=stopping())),
 }
-REMOTE = {"suffix over ZMQ": OverZmq(MAKERS["suffix"])}
+REMOTE = {f"{name} over ZMQ": OverZmq(MAKERS[name]) for name in ("suffix", "model")}
+SLOW = REMOTE["model over ZMQ"]
 SAMPLING = SamplingParams(temperature=0.0)
 MOTIFS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
@@ -54,7 +56,23 @@ TEXTS = st.lists(MOTIFS, min_size=1, max_size=3).flatmap(
 every_drafter = pytest.mark.parametrize(
     "make", [*MAKERS.values(), *REMOTE.values()], ids=[*MAKERS, *REMOTE]
 )
-checked = settings(max_examples=60, deadline=None, derandomize=True)
+Check = Callable[..., None]
+
+
+def checked(**strategies: Any) -> Callable[[Check], Check]:
+    """With 60 texts; with a few only of the one that is slow."""
+
+    def decorate(check: Check) -> Check:
+        @every_drafter
+        def test(make: Maker) -> None:
+            num_examples = 6 if make is SLOW else 60
+            given_texts = given(**strategies)(check)
+            settings(max_examples=num_examples, deadline=None, derandomize=True)(given_texts)(make)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +119,7 @@ def outcome_at(draft: Draft, tokens: Sequence[int], finished: bool, longest: int
     return Outcome(draft.base_length, num_offered, accepted, censored=is_open)
 
 
-@every_drafter
-@checked
-@given(text=TEXTS, data=st.data())
+@checked(text=TEXTS, data=st.data())
 def test_score_reports_what_drafting_at_each_position_would_have_given(
     make: Maker, text: list[int], data: st.DataObject
 ) -> None:
@@ -135,9 +151,7 @@ def test_score_reports_what_drafting_at_each_position_would_have_given(
     assert reported == set(range(num_prompt_tokens, len(text)))
 
 
-@every_drafter
-@checked
-@given(text=TEXTS, draft_length=st.integers(0, 20), data=st.data())
+@checked(text=TEXTS, draft_length=st.integers(0, 20), data=st.data())
 def test_a_draft_is_as_long_as_asked_at_most_and_starts_where_asked(
     make: Maker, text: list[int], draft_length: int, data: st.DataObject
 ) -> None:
@@ -152,18 +166,14 @@ def test_a_draft_is_as_long_as_asked_at_most_and_starts_where_asked(
         assert draft.match_length >= 0
 
 
-@every_drafter
-@checked
-@given(text=TEXTS)
+@checked(text=TEXTS)
 def test_asking_again_gives_the_same_draft(make: Maker, text: list[int]) -> None:
     drafter = make()
     requests = [draft_request(text, 1, drafter.max_draft_length)]
     assert drafter.draft(requests) == drafter.draft(requests) == make().draft(requests)
 
 
-@every_drafter
-@checked
-@given(texts=st.lists(TEXTS, min_size=2, max_size=4), data=st.data())
+@checked(texts=st.lists(TEXTS, min_size=2, max_size=4), data=st.data())
 def test_the_order_of_a_batch_changes_nothing(
     make: Maker, texts: list[list[int]], data: st.DataObject
 ) -> None:
@@ -181,9 +191,7 @@ def test_the_order_of_a_batch_changes_nothing(
         assert shuffled.score([scores[i] for i in order]) == [outcomes[i] for i in order]
 
 
-@every_drafter
-@checked
-@given(first=TEXTS, second=TEXTS)
+@checked(first=TEXTS, second=TEXTS)
 def test_a_forgotten_sequence_leaves_nothing_to_its_name(
     make: Maker, first: list[int], second: list[int]
 ) -> None:
