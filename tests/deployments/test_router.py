@@ -340,6 +340,30 @@ def test_changes_to_drafters_outlive_the_router_and_a_store_that_forgets(router:
     assert DrafterStore(client).read("fp") == first
 
 
+def added(name: str) -> AddDrafter:
+    return AddDrafter(DrafterSection(name=name, kind="suffix"))
+
+
+def test_what_two_routers_accepted_is_kept_when_the_store_forgets(router: Router) -> None:
+    """The one knows of five changes and the other of three of them when all is flushed."""
+    other = Router({})
+    for number in range(3):
+        router.change_drafters("fp", added(f"a{number}"))
+    other.drafter_changes("fp")
+    router.change_drafters("fp", added("a3"))
+    router.change_drafters("fp", RemoveDrafter("a0"))
+    router._stores._client.flushall()
+    late = other.change_drafters("fp", added("late"))
+    assert isinstance(late, DrafterChanges)
+    for each in (router, other, Router({})):
+        found = each.drafter_changes("fp")
+        assert isinstance(found, DrafterChanges)
+        assert {one.name for one in found.added} == {"a0", "a1", "a2", "a3", "late"}
+        assert found.removed == ("a0",)
+        assert found.version > late.version
+    assert DrafterStore(router._stores._client).read("fp") == found
+
+
 def test_without_a_store_drafters_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     router = Router({})
