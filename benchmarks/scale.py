@@ -159,22 +159,23 @@ def _poll(server: Server, num_tables: int, repeats: int) -> list[float]:
 
 
 def show_routers(server: Server, size: Size) -> dict[int, float]:
-    """Prints and returns the server's microseconds of a call, of as many calls over each number of
-    connections."""
+    """Prints and returns the server's microseconds of a call: always of as many targets, whose
+    calls come over each number of connections."""
     names, generator, found, rows = cells(2), np.random.default_rng(0), {}, []
     for num_routers in ROUTERS:
         server.flush()
         before = server.used_bytes
-        routers = [server.exchange() for _ in range(num_routers)]
-        for router in routers:
-            assert router.step(), router.counters.last_error
+        routers = [server.connection() for _ in range(num_routers)]
+        targets = [server.exchange(routers[n % num_routers]) for n in range(max(ROUTERS))]
+        for target in targets:
+            assert target.step(), target.counters.last_error
         kib = (server.used_bytes - before) / num_routers / 1024
         busy_s, num_calls = server.busy_s, server.num_calls
         for number in range(max(ROUTERS) * max(2, size.num_steps // 4)):
             chosen = generator.permutation(len(names))[:CHANGED].tolist()
-            router = routers[number % num_routers]
-            router.add("t", {names[i]: 1 for i in chosen})
-            assert router.step(), router.counters.last_error
+            target = targets[number % len(targets)]
+            target.add("t", {names[i]: 1 for i in chosen})
+            assert target.step(), target.counters.last_error
         us = 1e6 * (server.busy_s - busy_s) / (server.num_calls - num_calls)
         found[num_routers] = round(us, 1)
         rows.append([f"{num_routers} connections", f"{us:.0f}", f"{kib:.0f}"])
