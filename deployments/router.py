@@ -7,7 +7,10 @@ writer's totals, numbered, and read what all have counted. So it may end and sta
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+
+from pydantic import ValidationError
 
 from cluster.config import ClusterConfig
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
@@ -58,7 +61,7 @@ class Router:
             store = self._stores.drafters()
             for _ in range(_MAX_TRIES):
                 before = self._read(store, model)
-                after = before.after(change, self._config)
+                after = before.after(change, self._config, time.time_ns() // 1000)
                 if store.replace(model, before.version, after):
                     self._latest[model] = after
                     return after
@@ -69,14 +72,21 @@ class Router:
         return Unreachable("others change the drafters all the time")
 
     def _read(self, store: DrafterStore, model: str) -> DrafterChanges:
-        """A store that was rolled back or flushed gets back what is known to be later."""
+        """A store that was rolled back or flushed gets back what it lacks of what is known here."""
         found = store.read(model)
-        latest = self._latest.get(model, found)
-        if found.version < latest.version:
-            store.replace(model, found.version, latest)
-            return latest
-        self._latest[model] = found
-        return found
+        merged = self._merged(found, self._latest.get(model, found))
+        if merged is not found:
+            store.replace(model, found.version, merged)
+        self._latest[model] = merged
+        return merged
+
+    def _merged(self, found: DrafterChanges, latest: DrafterChanges) -> DrafterChanges:
+        merged = found.merged(latest)
+        try:
+            merged.apply(self._config)
+        except ValidationError:  # together they are too many drafters
+            return max(found, latest, key=lambda document: document.version)
+        return merged
 
     def health(self) -> StoreHealth:
         """Of the Redis; blocks for as long as its client waits."""

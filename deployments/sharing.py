@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.config import ClusterConfig, DrafterSection
+from cluster.drafter_folder import find_folder
 from cluster.statistics.exchange import Exchange, ExchangeCounters, ExchangeSettings
 from cluster.statistics.exchange_thread import ExchangeThread
 from cluster.statistics.keys import Pool, fingerprint
@@ -67,9 +68,16 @@ def pool(config: ClusterConfig) -> Pool:
     )
 
 
-def _facts(drafter: DrafterSection) -> tuple[str, str, str]:
-    """A model on a host goes by its name: its files need not be here."""
-    model = drafter.model or ""
+def _facts(drafter: DrafterSection) -> tuple[str, ...]:
+    """What decides which tokens it drafts, and where it stops.
+
+    A trained drafter goes by what is in its folder, and where that is not, as on a host's machine
+    alone, by its path. A model on a host goes by its name: its files need not be here.
+    """
+    trained, model = drafter.path or "", drafter.model or ""
+    if trained and find_folder(trained).is_dir():
+        trained = model_card.fingerprint(find_folder(trained))
     if model and drafter.host is None:
         model = model_card.fingerprint(resolve_model(model))
-    return drafter.name, drafter.kind, model
+    stops = "" if drafter.stop_threshold is None else repr(drafter.stop_threshold)
+    return drafter.name, drafter.kind, model, trained, stops

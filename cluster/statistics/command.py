@@ -10,8 +10,9 @@ from pathlib import Path
 
 from redis import Redis
 
-from cluster.config import RedisSection
+from cluster.config import ClusterConfig, RedisSection
 from cluster.embedded_redis import EmbeddedRedisError, redis_url, state_folder
+from cluster.serve_config import ServeConfigError, serve_config
 from cluster.statistics.client import UrlError, connect, masked
 from cluster.statistics.document import DocumentError, export, import_part, parse
 from cluster.statistics.keys import SCHEMA_VERSION, Pool
@@ -22,8 +23,11 @@ from cluster.statistics.store import Lifetimes, Reading, StoreError
 
 TIMEOUT_S = 5.0
 MAX_TABLES = 1_000_000
-HALF_LIFE_S = RedisSection().half_life_s
 MAX_DOCUMENT_BYTES = 2**30
+
+_REFUSALS = (
+    UrlError, EmbeddedRedisError, StoreError, DocumentError, ServeConfigError, OSError
+)  # fmt: skip
 
 Command = Callable[[Redis, argparse.Namespace], None]
 
@@ -32,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--redis", metavar="URL", help="instead of REDIS_URL")
     parser.add_argument(
         "--state", type=Path, metavar="FOLDER", help="of the private server that is used else"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a Ray Serve config or values file, for redis.half_life_s when showing or importing",
     )
     parser.add_argument("--tenant", help="this tenant alone, when showing or resetting")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
@@ -55,13 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
                 raise StoreError(f"{masked(url)}: {error}") from error
             finally:
                 client.close()
-    except (UrlError, EmbeddedRedisError, StoreError, DocumentError, OSError) as error:
+    except _REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
 def _show(client: Redis, arguments: argparse.Namespace) -> None:
+    half_life_s = _half_life_s(arguments.config)
     for pool, reading in _readings(client).items():
         print(f"model {pool.model}, drafters {pool.drafters}")
         tables = {table: state.cells for table, state in reading.tables.items()}
@@ -69,7 +80,7 @@ def _show(client: Redis, arguments: argparse.Namespace) -> None:
         lines: list[tuple[str, ...]] = [HEADER]
         for tenant in snapshot.tenants:
             if arguments.tenant in (None, tenant):
-                counts = snapshot.counts(tenant, HALF_LIFE_S)
+                counts = snapshot.counts(tenant, half_life_s)
                 lines += [row.texts() for row in rows(tenant, counts)]
                 for learner in learners(counts):
                     print(f"tenant {tenant or '-'}: sums of the learner {learner}")
@@ -105,13 +116,22 @@ def _import(client: Redis, arguments: argparse.Namespace) -> None:
         document = parse(arguments.file.read_text(encoding="utf-8", errors="replace"))
     except DocumentError as error:
         raise DocumentError(f"{arguments.file}: {error}") from error
+    half_life_s = _half_life_s(arguments.config)
     num_added = num_known = 0
     for part in document.pools:
         store = RedisStore(client, Pool(part.model, part.drafters))
         epoch = Lifetimes().epoch(store.read({}, 0).now_us)
-        added, known = import_part(store, part, epoch, HALF_LIFE_S)
+        added, known = import_part(store, part, epoch, half_life_s)
         num_added, num_known = num_added + added, num_known + known
     print(f"{num_added} cells imported, {num_known} had been imported before")
+
+
+def _half_life_s(config: Path | None) -> float:
+    """That of the file, else the default. Raises ServeConfigError."""
+    if config is None:
+        return RedisSection().half_life_s
+    (application,) = serve_config(config)["applications"]
+    return ClusterConfig.model_validate(application.get("args", {})).redis.half_life_s
 
 
 def _readings(client: Redis) -> dict[Pool, Reading]:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 BUSY_SHARE = 0.2
 """Of the time at most: if steps take long, as with many tenants or a server under load, there are
-fewer of them."""
+fewer of them. A single long step, such as the first, makes no long pause."""
 
 
 class Stepped(Protocol):
@@ -27,6 +27,11 @@ class Stepped(Protocol):
     def step(self) -> bool: ...
 
     def finish(self) -> bool: ...
+
+
+def pause_between_steps_s(interval_s: float, last_s: float, step_s: float) -> float:
+    """After a step that took `step_s`, and one before it that took `last_s`."""
+    return max(interval_s, min(last_s, step_s) * (1 / BUSY_SHARE - 1))
 
 
 class ExchangeThread:
@@ -48,12 +53,14 @@ class ExchangeThread:
 
     def _run(self) -> None:
         generator = random.Random()
-        is_well = True
+        is_well, last_s = True, 0.0
         while not self._stopping.is_set():
             start_s = time.monotonic()
             is_well = self._guarded(self._exchange.step, is_well)
-            pause_s = max(self._interval_s, (time.monotonic() - start_s) * (1 / BUSY_SHARE - 1))
+            step_s = time.monotonic() - start_s
+            pause_s = pause_between_steps_s(self._interval_s, last_s, step_s)
             self._stopping.wait(pause_s * generator.uniform(0.8, 1.2))
+            last_s = step_s
         self._guarded(self._exchange.finish, is_well)
 
     def _guarded(self, work: Callable[[], bool], was_well: bool) -> bool:

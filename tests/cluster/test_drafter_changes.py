@@ -120,3 +120,60 @@ def test_what_no_longer_fits_the_configuration_is_passed_over() -> None:
     other = {"drafters": [{"name": "twin", "kind": "suffix", "max_draft_length": 3}]}
     config = ClusterConfig.model_validate(other)
     assert document.apply(config) == config
+
+
+def test_documents_that_went_apart_are_one_again() -> None:
+    """Each name is as it was last said to be, in whichever of them."""
+    shared = after(AddDrafter(section("a")), AddDrafter(section("b")))
+    left = shared.after(RemoveDrafter("a"), CONFIG, 10).after(EnableDrafter("b", False), CONFIG, 40)
+    right = shared.after(EnableDrafter("b", False), CONFIG, 20)
+    right = right.after(EnableDrafter("b", True), CONFIG, 30).after(
+        AddDrafter(section("c")), CONFIG, 50
+    )
+    merged = left.merged(right)
+    assert names(merged) == ["lookup", "far", "b", "c"]
+    assert merged.disabled == ("b",)
+    assert merged.version == 51
+    back = right.merged(left)
+    assert (names(back), back.disabled, back.version) == (names(merged), ("b",), 51)
+    for each in (left, right, shared):
+        assert merged.merged(each) == merged
+        assert each.merged(merged) == merged
+
+
+def test_a_later_document_is_itself_however_late_the_other_comes() -> None:
+    document, history = DrafterChanges(), [DrafterChanges()]
+    for change in (
+        AddDrafter(section("a")),
+        EnableDrafter("a", False),
+        RemoveDrafter("a"),
+        AddDrafter(section("a")),
+        EnableDrafter("lookup", False),
+        EnableDrafter("lookup", True),
+    ):
+        document = document.after(change, CONFIG)
+        history.append(document)
+    for earlier in history:
+        assert earlier.merged(document) == document.merged(earlier) == document
+
+
+def test_a_drafter_that_two_added_under_one_name_is_the_later() -> None:
+    start = DrafterChanges()
+    early = start.after(AddDrafter(section("a", max_draft_length=2)), CONFIG, 10)
+    late = start.after(AddDrafter(section("a", max_draft_length=3)), CONFIG, 20)
+    for merged in (early.merged(late), late.merged(early)):
+        assert [each.max_draft_length for each in merged.added] == [3]
+
+
+def test_a_damaged_document_of_the_same_version_is_mended() -> None:
+    known = after(AddDrafter(section("a")))
+    damaged = DrafterChanges(version=known.version)
+    merged = damaged.merged(known)
+    assert merged.added == known.added
+    assert merged.version == known.version + 1
+
+
+def test_the_version_goes_up_also_where_the_clock_does_not() -> None:
+    one = DrafterChanges().after(AddDrafter(section("a")), CONFIG, 100)
+    assert one.version == 100
+    assert one.after(RemoveDrafter("a"), CONFIG, 90).version == 101

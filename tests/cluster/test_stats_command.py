@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from statistics_backends import RedisBackend, server
@@ -14,6 +15,7 @@ from cluster.statistics.cells import SurvivalCell
 from cluster.statistics.keys import Pool, Table
 from cluster.statistics.redis_store import RedisStore
 from cluster.statistics.store import Batch, Lifetimes, Status
+from cluster.yaml_file import read_yaml, write_yaml
 
 POOL = Pool("model-a", "drafters-b")
 
@@ -131,6 +133,41 @@ def test_a_document_that_cannot_be_read_is_named(
     error = capsys.readouterr().err
     assert error.startswith(f"{file}: {expected}")
     assert error.count("\n") == 1
+
+
+def test_counts_are_worth_what_the_config_says(
+    store: RedisStore,
+    running: tuple[RedisBackend, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Four drafts more of an epoch ago: with a half-life of one epoch, worth two."""
+    lifetimes, present = Lifetimes(), now(store, "acme")
+    before = Table("acme", present.epoch - lifetimes.epoch_s)
+    cell = SurvivalCell("lookup", 7, 1, "at_risk").name
+    store.merge(Batch(before, "w", 0, 1, {cell: 4}))
+    document: Any = read_yaml(Path("ray_config.yaml"))
+    document["applications"][0]["args"]["redis"] = {"half_life_s": float(lifetimes.epoch_s)}
+    config, file = tmp_path / "config.yaml", tmp_path / "statistics.json"
+    write_yaml(config, document)
+    assert main(["stats", "--config", str(config), "--tenant", "acme"]) == 0
+    assert "acme    lookup         7    10.0" in capsys.readouterr().out
+    assert main(["stats", "--tenant", "acme"]) == 0
+    assert "acme    lookup         7    11.8" in capsys.readouterr().out
+    assert main(["stats", "export", str(file)]) == 0
+    running[0].flush()
+    assert main(["stats", "--config", str(config), "import", str(file)]) == 0
+    assert main(["stats", "--config", str(config), "--tenant", "acme"]) == 0
+    assert "acme    lookup         7    10.0" in capsys.readouterr().out
+
+
+def test_a_config_that_cannot_be_used_is_named(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("applications: []")
+    assert main(["stats", "--config", str(file)]) == 1
+    assert str(file) in capsys.readouterr().err
 
 
 def test_a_server_that_is_away_is_named_without_its_password(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from cluster.drafter_changes import (
 )
 from cluster.statistics.client import UrlError
 from cluster.statistics.drafter_store import DrafterStore
-from cluster.statistics.keys import Table
+from cluster.statistics.keys import Pool, Table
 from cluster.statistics.store import Batch, Fold, StoreError
 from deployments.engine_thread import EngineStoppedError, EngineThread
 from deployments.router import Router
@@ -133,11 +134,17 @@ def context() -> Context:
     return Context("a", "default", {"lookup": 8}, {"lookup": 9})
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s, pause = time.monotonic() + WAIT_S, threading.Event()
+def safetensors(values: bytes) -> bytes:
+    """A file of one tensor."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(values)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + values
+
+
+def wait_until(condition: Callable[[], bool], at_most_s: float = WAIT_S) -> None:
+    start_s, pause = time.monotonic(), threading.Event()
     while not condition():
-        assert time.monotonic() < deadline_s
-        pause.wait(0.05)
+        assert time.monotonic() - start_s < at_most_s
+        pause.wait(0.02)
 
 
 @pytest.fixture
@@ -160,9 +167,9 @@ def test_targets_behind_two_routers_go_by_what_either_has_learnt(
     first, second = (FakeTarget(config, Handle(each)) for each in (router, Router({})))
     assert second.expects_much
     first.learn(0, 400)
-    wait_until(lambda: not second.expects_much)
+    wait_until(lambda: not second.expects_much, at_most_s=1.0)
     third = FakeTarget(config, Handle(router))
-    wait_until(lambda: not third.expects_much)
+    wait_until(lambda: not third.expects_much, at_most_s=1.0)
     for target in (first, second, third):
         target.close()
 
@@ -268,16 +275,45 @@ def test_a_url_that_cannot_be_used_stops_the_router_at_once(
 
 
 def test_the_pool_follows_the_model_and_the_drafters_and_nothing_else(
-    config: ClusterConfig,
+    config: ClusterConfig, model_dir: Path
 ) -> None:
     def changed(**sections: object) -> ClusterConfig:
         return ClusterConfig.model_validate(config.model_dump(mode="json") | sections)
 
     target = config.model_dump(mode="json")["target"]
+    (model_dir / "model.safetensors").write_bytes(safetensors(b"first weights"))
+    before = pool(config)
     same = [{"name": "lookup", "kind": "prompt_lookup", "max_draft_length": 4}]
     assert pool(changed(drafters=same)) == pool(config)
     assert pool(changed(target=target | {"device": "cuda"})) == pool(config)
     assert pool(changed(drafters=[{"name": "lookup", "kind": "suffix"}])) != pool(config)
+    (model_dir / "model.safetensors").write_bytes(safetensors(b"other weight "))
+    assert pool(config) != before
+
+
+def test_the_pool_follows_what_a_drafter_was_trained_to(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    def of(**keys: object) -> Pool:
+        section = {"name": "code", "kind": "head", **keys}
+        return pool(
+            ClusterConfig.model_validate(config.model_dump(mode="json") | {"drafters": [section]})
+        )
+
+    folders = [str(tmp_path / name) for name in ("one", "same", "other")]
+    for folder, weights in zip(folders, (b"one", b"one", b"two"), strict=True):
+        Path(folder).mkdir()
+        Path(folder, "config.json").write_text("{}")
+        Path(folder, "weights.safetensors").write_bytes(safetensors(weights))
+    one, same, other = (of(path=folder) for folder in folders)
+    assert one == same
+    assert one != other
+    assert of(path=folders[0], stop_threshold=0.5) != one
+    for name in ("weights.safetensors", "acceptance.safetensors", "calibration.json"):
+        before = of(path=folders[0])
+        Path(folders[0], name).write_bytes(safetensors(b"new"))
+        assert of(path=folders[0]) != before
+    assert of(path="not/here") != of(path="nor/there")
 
 
 def test_a_call_returns_raises_and_ends_with_the_thread() -> None:
@@ -302,6 +338,30 @@ def test_changes_to_drafters_outlive_the_router_and_a_store_that_forgets(router:
     client.flushall()
     assert router.drafter_changes("fp") == first
     assert DrafterStore(client).read("fp") == first
+
+
+def added(name: str) -> AddDrafter:
+    return AddDrafter(DrafterSection(name=name, kind="suffix"))
+
+
+def test_what_two_routers_accepted_is_kept_when_the_store_forgets(router: Router) -> None:
+    """The one knows of five changes and the other of three of them when all is flushed."""
+    other = Router({})
+    for number in range(3):
+        router.change_drafters("fp", added(f"a{number}"))
+    other.drafter_changes("fp")
+    router.change_drafters("fp", added("a3"))
+    router.change_drafters("fp", RemoveDrafter("a0"))
+    router._stores._client.flushall()
+    late = other.change_drafters("fp", added("late"))
+    assert isinstance(late, DrafterChanges)
+    for each in (router, other, Router({})):
+        found = each.drafter_changes("fp")
+        assert isinstance(found, DrafterChanges)
+        assert {one.name for one in found.added} == {"a0", "a1", "a2", "a3", "late"}
+        assert found.removed == ("a0",)
+        assert found.version > late.version
+    assert DrafterStore(router._stores._client).read("fp") == found
 
 
 def test_without_a_store_drafters_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:

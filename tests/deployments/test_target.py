@@ -371,6 +371,32 @@ def test_the_fingerprint_follows_the_model_and_the_numerics(tmp_path: Any) -> No
     assert fingerprint(tmp_path, "fast") != before
 
 
+def test_the_fingerprint_tells_two_trainings_of_one_shape_apart(tmp_path: Any) -> None:
+    header, num_bytes = b'{"w": {}}', 4 * 2**20
+    start = len(header).to_bytes(8, "little") + header
+
+    def of(weights: bytes, folder: str = "a") -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "model.safetensors").write_bytes(start + weights)
+        return fingerprint(tmp_path / folder)
+
+    generator = np.random.default_rng(0)
+    one, other = generator.bytes(num_bytes), generator.bytes(num_bytes)
+    assert of(one) == of(one, "b")
+    assert of(one) != of(other)
+    assert of(one) != of(one[: -(2**17)] + other[-(2**17) :])
+    assert of(one) != of(one[:-1] + bytes([one[-1] ^ 1]))
+    assert len({of(one), of(one[:-1]), of(b""), of(b"x"), of(b"y")}) == 5
+
+
+def test_what_is_no_safetensors_file_has_a_fingerprint_too(tmp_path: Any) -> None:
+    found = set()
+    for content in (b"", b"x", b"\xff" * 8, b"\xff" * 100):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        found.add(fingerprint(tmp_path))
+    assert len(found) == 4
+
+
 def test_sums_that_mean_the_same_elsewhere_are_shared() -> None:
     made = selectors()
     sections = {str(section["name"]): section for section in LEARNERS}
