@@ -1,8 +1,8 @@
 """A cluster on this machine in the shape of the gpu overlay: a Ray node for each class of pods.
 
 Nodes have the labels and resources of the manifests' groups, the GPUs pretended; the head keeps its
-state in a Redis. What `serve deploy` gets is the overlay's Serve config, with a small model on the
-CPU and drafters that need none on the hosts.
+state in a Redis, and tenants have one of their own. What `serve deploy` gets is the overlay's Serve
+config, with a small model on the CPU and drafters that need none on the hosts.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.fault_servers import free_port
+from benchmarks.login import own_tenants
 from cluster.embedded_redis import find_server
 from cluster.serve_config import merged, serve_config
 from cluster.yaml_file import read_yaml, write_yaml
@@ -36,6 +39,7 @@ DOMAINS = ("code", "math", "chat")
 K8S = Path(__file__).parents[1] / "k8s"
 START_S = 420.0
 _STARTED = "Ray runtime started"
+_SAID_LINES = 15
 
 
 def groups() -> dict[str, dict[str, Any]]:
@@ -95,10 +99,26 @@ def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> fl
     return time.monotonic() - started_s
 
 
+@contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """Ended in the end. Where its user breaks off it says what it can, and its folder stays."""
+    folder = Path(tempfile.mkdtemp(prefix="ho-"))
+    with own_tenants(folder / "tenants") as tenants:
+        cluster = LocalCluster(folder, tenants)
+        try:
+            yield cluster
+        except BaseException:
+            print(cluster.said(), f"logs: {folder}", sep="\n", file=sys.stderr)
+            raise
+        finally:
+            cluster.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class LocalCluster:
     """In `folder`, which should have a short path: Ray's sockets are in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.port = free_port()
         self.metrics_ports: list[int] = []
@@ -107,6 +127,7 @@ class LocalCluster:
         self._head_port, self._dashboard_port, self._redis_port = (free_port() for _ in range(3))
         self._environment = {
             **ray_environment(folder),
+            **environment,
             "HEDGEROW_TRANSPORT_SECRET": secrets.token_hex(32),
             "HEDGEROW_STATE": str(folder / "state"),
             "RAY_EXPORT_COUNTER_AS_GAUGE": "0",
@@ -184,6 +205,16 @@ class LocalCluster:
         """Of targets and hosts."""
         names = ["Target", *(f"Drafter-{name}" for name in DOMAINS)]
         return {name: sorted(r["pid"] for r in self.replicas(name)) for name in names}
+
+    def said(self) -> str:
+        """By Serve of the application, and last by its nodes and Serve's controller."""
+        controllers = self.folder.glob("session_*/logs/serve/controller_*.log")
+        logs = [*self.folder.glob("*.log"), *controllers]
+        parts = [json.dumps(self.status(), indent=1)]
+        for log in sorted(logs, key=lambda path: path.stat().st_mtime):
+            lines = log.read_text(errors="replace").splitlines()[-_SAID_LINES:]
+            parts.append("\n".join([f"== {log}", *lines]))
+        return "\n".join(parts)
 
     def note(self) -> None:
         self._descendants.note()

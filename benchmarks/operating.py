@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.local_cluster import MODEL, LocalCluster, document, of_deployment, wait_for
+from benchmarks.local_cluster import (
+    MODEL,
+    LocalCluster,
+    document,
+    local_cluster,
+    of_deployment,
+    wait_for,
+)
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.steady_load import SteadyLoad, ask, until
 
@@ -101,18 +105,9 @@ class Proof:
 
 def main() -> int:
     print(describe_machine())
-    folder = Path(tempfile.mkdtemp(prefix="ho-"))
-    cluster = LocalCluster(folder)
-    proof, is_whole = Proof(cluster), False
-    try:
+    with local_cluster() as cluster:
+        proof = Proof(cluster)
         proof.run()
-        is_whole = True
-    finally:
-        cluster.close()
-        if is_whole:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"logs: {folder}", file=sys.stderr)
     print(json.dumps(proof.found))
     return 0 if all(value is not False for value in proof.found.values()) else 1
 
