@@ -108,7 +108,7 @@ def local_cluster() -> Iterator[LocalCluster]:
         try:
             yield cluster
         except BaseException:
-            print(cluster.said(), f"logs: {folder}", sep="\n", file=sys.stderr)
+            print(cluster.said(), f"logs: {folder}", sep="\n", file=sys.stderr, flush=True)
             raise
         finally:
             cluster.close()
@@ -208,7 +208,7 @@ class LocalCluster:
 
     def said(self) -> str:
         """By Serve of the application, and last by its nodes and Serve's controller."""
-        controllers = self.folder.glob("session_*/logs/serve/controller_*.log")
+        controllers = self.folder.glob("ray/session_2*/logs/serve/controller_[0-9]*.log")
         logs = [*self.folder.glob("*.log"), *controllers]
         parts = [json.dumps(self.status(), indent=1)]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime):
