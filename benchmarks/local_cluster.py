@@ -30,6 +30,7 @@ from cluster.embedded_redis import find_server
 from cluster.serve_config import merged, serve_config
 from cluster.yaml_file import read_yaml, write_yaml
 from deployments.descendants import Descendants
+from deployments.drain import drain_command
 from deployments.serve_status import DIRECT
 from deployments.startup import ray_environment
 
@@ -135,6 +136,7 @@ class LocalCluster:
         }
         self._environment.pop("REDIS_URL", None)
         self.head: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     def start(self, num_targets: int = 1) -> None:
         """All nodes: the head, the front, targets and hosts."""
@@ -170,6 +172,18 @@ class LocalCluster:
             with suppress(psutil.Error):
                 process.kill()
         self.head.wait()
+
+    def drain(self, node_id: str, seconds: int) -> None:
+        """As a pod's preStop hook does, which need not say which node."""
+        where = ["--node-id", node_id, "--address", f"127.0.0.1:{self._head_port}"]
+        _, *command = [*drain_command(str(seconds)), *where]
+        ray = str(Path(sys.executable).with_name("ray"))
+        subprocess.run([ray, *command], env=self._environment, check=True)
+
+    @property
+    def num_nodes_up(self) -> int:
+        """Beside the head."""
+        return sum(node.poll() is None for node in self._nodes)
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """By Ray's own command, as an operator would."""
@@ -230,7 +244,7 @@ class LocalCluster:
         labels = ",".join(f"{key}={value}" for key, value in group["labels"].items())
         arguments = [f"--address=127.0.0.1:{self._head_port}", f"--num-cpus={cpus}"]
         arguments += [f"--num-gpus={gpus}", f"--resources={own}", f"--labels={labels}"]
-        self._start_until_up(name, arguments, {})
+        self._nodes.append(self._start_until_up(name, arguments, {}))
 
     def _start_until_up(
         self, name: str, arguments: list[str], environment: Mapping[str, str]
