@@ -224,7 +224,10 @@ class LocalCluster:
         """By Serve of the application, and last by its nodes and Serve's controller."""
         controllers = self.folder.glob("ray/session_2*/logs/serve/controller_[0-9]*.log")
         logs = [*self.folder.glob("*.log"), *controllers]
-        parts = [json.dumps(self.status(), indent=1)]
+        found = self.status()
+        parts = [f"{found.get('status')} {found.get('message')}"]
+        for name, each in found.get("deployments", {}).items():
+            parts.append(f"{name} is {each['status']} {each['message']}")
         for log in sorted(logs, key=lambda path: path.stat().st_mtime):
             lines = log.read_text(errors="replace").splitlines()[-_SAID_LINES:]
             parts.append("\n".join([f"== {log}", *lines]))

@@ -104,7 +104,7 @@ class Proof:
         self._cluster.drain(before["node_id"], DRAIN_S)
 
         def is_elsewhere() -> bool:
-            nodes = {replica["node_id"] for replica in self._cluster.replicas("Target")}
+            nodes = {replica.get("node_id") for replica in self._cluster.replicas("Target")}
             return self._cluster.is_running() and before["node_id"] not in nodes
 
         wait_for(is_elsewhere, START_S, "a target elsewhere")
