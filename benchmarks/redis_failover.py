@@ -20,8 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
 from benchmarks.fault_servers import free_port
 from benchmarks.local_cluster import K8S, wait_for
 from cluster.embedded_redis import find_server
@@ -113,7 +111,7 @@ class Pods:
                 found[-1] = bool(client.ping())
         return found
 
-    def _connected(self, host: str, port: int, password: str) -> Redis:
+    def _connected(self, host: str, port: int, password: str) -> Any:
         return connect(f"redis://:{password}@{host}:{port}", timeout_s=0.5)
 
 
