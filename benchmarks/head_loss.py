@@ -9,14 +9,11 @@ processes. The last line printed is one JSON object. QUICK=1: away for a shorter
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.local_cluster import MODEL, LocalCluster, document, wait_for
+from benchmarks.local_cluster import MODEL, LocalCluster, document, local_cluster, wait_for
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.steady_load import SteadyLoad, ask, until
 
@@ -60,17 +57,8 @@ def prove(cluster: LocalCluster) -> dict[str, Any]:
 
 def main() -> int:
     print(describe_machine())
-    folder = Path(tempfile.mkdtemp(prefix="ho-"))
-    cluster = LocalCluster(folder)
-    found: dict[str, Any] = {}
-    try:
+    with local_cluster() as cluster:
         found = prove(cluster)
-    finally:
-        cluster.close()
-        if found:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"logs: {folder}", file=sys.stderr)
     print(json.dumps(found))
     return 0 if all(value is not False for value in found.values()) else 1
 

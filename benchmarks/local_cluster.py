@@ -1,8 +1,8 @@
 """A cluster on this machine in the shape of the gpu overlay: a Ray node for each class of pods.
 
 Nodes have the labels and resources of the manifests' groups, the GPUs pretended; the head keeps its
-state in a Redis. What `serve deploy` gets is the overlay's Serve config, with a small model on the
-CPU and drafters that need none on the hosts.
+state in a Redis, and tenants have one of their own. What `serve deploy` gets is the overlay's Serve
+config, with a small model on the CPU and drafters that need none on the hosts.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.fault_servers import free_port
+from benchmarks.login import own_tenants
 from cluster.embedded_redis import find_server
 from cluster.serve_config import merged, serve_config
 from cluster.yaml_file import read_yaml, write_yaml
 from deployments.descendants import Descendants
+from deployments.drain import drain_command
 from deployments.serve_status import DIRECT
 from deployments.startup import ray_environment
 
@@ -36,6 +40,7 @@ DOMAINS = ("code", "math", "chat")
 K8S = Path(__file__).parents[1] / "k8s"
 START_S = 420.0
 _STARTED = "Ray runtime started"
+_SAID_LINES = 15
 
 
 def groups() -> dict[str, dict[str, Any]]:
@@ -95,10 +100,26 @@ def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> fl
     return time.monotonic() - started_s
 
 
+@contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """Ended in the end. Where its user breaks off it says what it can, and its folder stays."""
+    folder = Path(tempfile.mkdtemp(prefix="ho-"))
+    with own_tenants(folder / "tenants") as tenants:
+        cluster = LocalCluster(folder, tenants)
+        try:
+            yield cluster
+        except BaseException:
+            print(cluster.said(), f"logs: {folder}", sep="\n", file=sys.stderr, flush=True)
+            raise
+        finally:
+            cluster.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class LocalCluster:
     """In `folder`, which should have a short path: Ray's sockets are in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.port = free_port()
         self.metrics_ports: list[int] = []
@@ -107,6 +128,7 @@ class LocalCluster:
         self._head_port, self._dashboard_port, self._redis_port = (free_port() for _ in range(3))
         self._environment = {
             **ray_environment(folder),
+            **environment,
             "HEDGEROW_TRANSPORT_SECRET": secrets.token_hex(32),
             "HEDGEROW_STATE": str(folder / "state"),
             "RAY_EXPORT_COUNTER_AS_GAUGE": "0",
@@ -114,6 +136,7 @@ class LocalCluster:
         }
         self._environment.pop("REDIS_URL", None)
         self.head: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     def start(self, num_targets: int = 1) -> None:
         """All nodes: the head, the front, targets and hosts."""
@@ -150,6 +173,18 @@ class LocalCluster:
                 process.kill()
         self.head.wait()
 
+    def drain(self, node_id: str, seconds: int) -> None:
+        """As a pod's preStop hook does, which need not say which node."""
+        where = ["--node-id", node_id, "--address", f"127.0.0.1:{self._head_port}"]
+        _, *command = [*drain_command(str(seconds)), *where]
+        ray = str(Path(sys.executable).with_name("ray"))
+        subprocess.run([ray, *command], env=self._environment, check=True)
+
+    @property
+    def num_nodes_up(self) -> int:
+        """Beside the head."""
+        return sum(node.poll() is None for node in self._nodes)
+
     def deploy(self, config: Mapping[str, Any]) -> None:
         """By Ray's own command, as an operator would."""
         path = self.folder / "serve.yaml"
@@ -185,6 +220,19 @@ class LocalCluster:
         names = ["Target", *(f"Drafter-{name}" for name in DOMAINS)]
         return {name: sorted(r["pid"] for r in self.replicas(name)) for name in names}
 
+    def said(self) -> str:
+        """By Serve of the application, and last by its nodes and Serve's controller."""
+        controllers = self.folder.glob("ray/session_2*/logs/serve/controller_[0-9]*.log")
+        logs = [*self.folder.glob("*.log"), *controllers]
+        found = self.status()
+        parts = [f"{found.get('status')} {found.get('message')}"]
+        for name, each in found.get("deployments", {}).items():
+            parts.append(f"{name} is {each['status']} {each['message']}")
+        for log in sorted(logs, key=lambda path: path.stat().st_mtime):
+            lines = log.read_text(errors="replace").splitlines()[-_SAID_LINES:]
+            parts.append("\n".join([f"== {log}", *lines]))
+        return "\n".join(parts)
+
     def note(self) -> None:
         self._descendants.note()
 
@@ -199,7 +247,7 @@ class LocalCluster:
         labels = ",".join(f"{key}={value}" for key, value in group["labels"].items())
         arguments = [f"--address=127.0.0.1:{self._head_port}", f"--num-cpus={cpus}"]
         arguments += [f"--num-gpus={gpus}", f"--resources={own}", f"--labels={labels}"]
-        self._start_until_up(name, arguments, {})
+        self._nodes.append(self._start_until_up(name, arguments, {}))
 
     def _start_until_up(
         self, name: str, arguments: list[str], environment: Mapping[str, str]

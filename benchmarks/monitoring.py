@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_servers import free_port
-from benchmarks.local_cluster import K8S, MODEL, LocalCluster, document, wait_for
+from benchmarks.local_cluster import K8S, MODEL, LocalCluster, document, local_cluster, wait_for
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.plots import draw_lines
 from benchmarks.steady_load import SteadyLoad
@@ -173,17 +172,8 @@ def main() -> int:
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         print("needs prometheus and promtool: apt-get install prometheus", file=sys.stderr)
         return 1
-    folder = Path(tempfile.mkdtemp(prefix="ho-"))
-    cluster = LocalCluster(folder)
-    found: dict[str, Any] = {}
-    try:
+    with local_cluster() as cluster:
         found = prove(cluster)
-    finally:
-        cluster.close()
-        if found:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"logs: {folder}", file=sys.stderr)
     print(json.dumps(found))
     return 0 if all(value is not False for value in found.values()) else 1
 

@@ -2,25 +2,30 @@
 
 A local cluster in the shape of the gpu overlay gets the overlay's Serve config by `serve deploy`.
 Then, under steady streams: another selector, speculation off and on again, a target more and one
-less. Fails if a request fails, an answer differs, a setting does not take effect, or a target's or
-host's process is another one after a setting. The last line printed is one JSON object. QUICK=1: no
-scaling.
+less, and the node of the last one drained, as a pod's preStop hook does it. Fails if a request
+fails, an answer differs, a setting does not take effect, a target's or host's process is another
+one after a setting, or the node does not end. The last line printed is one JSON object. QUICK=1: no
+scaling, no drain.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.local_cluster import MODEL, LocalCluster, document, of_deployment, wait_for
+from benchmarks.local_cluster import (
+    MODEL,
+    LocalCluster,
+    document,
+    local_cluster,
+    of_deployment,
+    wait_for,
+)
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.steady_load import SteadyLoad, ask, until
 
@@ -28,6 +33,7 @@ NUM_STREAMS = 3
 NUM_TOKENS = 16
 START_S = 420.0
 SETTLE_S = 300.0
+DRAIN_S = 90  # as in k8s/base/ray-service.yaml
 EAGER = {"name": "fixed", "drafter": "lookup", "draft_length": 8}
 
 
@@ -57,6 +63,7 @@ class Proof:
             self.found["same_processes"] = self._cluster.pids() == before
             if not is_quick():
                 self._scale(load)
+                self._drain(load)
         self._judge(load)
 
     def _set(self, load: SteadyLoad, name: str, settings: Mapping[str, Any], drafts: bool) -> None:
@@ -90,6 +97,25 @@ class Proof:
             self.found[f"scaled_to_{num_targets}_s"] = time.monotonic() - started_s
             load.wait_for(2 * NUM_STREAMS, START_S)
 
+    def _drain(self, load: SteadyLoad) -> None:
+        """The only target's node, while another one is empty."""
+        (before,) = self._cluster.replicas("Target")
+        num_nodes, started_s = self._cluster.num_nodes_up, time.monotonic()
+        self._cluster.drain(before["node_id"], DRAIN_S)
+
+        def is_elsewhere() -> bool:
+            nodes = {replica.get("node_id") for replica in self._cluster.replicas("Target")}
+            return self._cluster.is_running() and before["node_id"] not in nodes
+
+        wait_for(is_elsewhere, START_S, "a target elsewhere")
+        self.found["drained_s"] = time.monotonic() - started_s
+        self._cluster.note()
+        self.found["drained_node_ended"] = until(
+            lambda: self._cluster.num_nodes_up < num_nodes, DRAIN_S
+        )
+        self.found["drained_node_ended_s"] = time.monotonic() - started_s
+        load.wait_for(2 * NUM_STREAMS, START_S)
+
     def _judge(self, load: SteadyLoad) -> None:
         self.found["num_requests"] = len(load.answers)
         self.found["num_failed"] = len(load.failures)
@@ -101,18 +127,9 @@ class Proof:
 
 def main() -> int:
     print(describe_machine())
-    folder = Path(tempfile.mkdtemp(prefix="ho-"))
-    cluster = LocalCluster(folder)
-    proof, is_whole = Proof(cluster), False
-    try:
+    with local_cluster() as cluster:
+        proof = Proof(cluster)
         proof.run()
-        is_whole = True
-    finally:
-        cluster.close()
-        if is_whole:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"logs: {folder}", file=sys.stderr)
     print(json.dumps(proof.found))
     return 0 if all(value is not False for value in proof.found.values()) else 1
 

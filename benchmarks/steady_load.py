@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from benchmarks.login import login
 from deployments.serve_status import DIRECT
 
 TIMEOUT_S = 180.0
@@ -89,7 +90,7 @@ def ask(url: str, model: str, prompt: str, num_tokens: int) -> Answered:
     request = urllib.request.Request(
         f"{url}/v1/completions",
         json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", **login()},
     )
     started_s, text, drafted, is_done = time.monotonic(), "", 0, False
     failure = "the stream ended early"

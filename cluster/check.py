@@ -39,7 +39,8 @@ def check_file(path: Path) -> list[Problem]:
     return check_document(document)
 
 
-def check_document(document: object) -> list[Problem]:
+def check_document(document: object, *, is_for_pods: bool = False) -> list[Problem]:
+    """As `check_file`. Drafters' folders in pods are not here: whoever loads them refuses them."""
     if not isinstance(document, Mapping):
         return [Problem((), "the file holds no mapping of keys")]
     problems = [*_ray_problems(document, "ServeDeploySchema", ()), *_http_problems(document)]
@@ -47,7 +48,7 @@ def check_document(document: object) -> list[Problem]:
     if not isinstance(applications, list) or len(applications) != 1:
         return [*problems, Problem(("applications",), "expected a list of one application")]
     if isinstance(applications[0], Mapping):
-        problems.extend(_application_problems(applications[0], ("applications", 0)))
+        problems.extend(_application_problems(applications[0], is_for_pods))
     return problems
 
 
@@ -83,7 +84,10 @@ def _http_problems(document: Mapping[str, object]) -> Iterator[Problem]:
         yield from _validate(HttpOptions, known, ("http_options",))[1]
 
 
-def _application_problems(application: Mapping[str, object], path: KeyPath) -> Iterator[Problem]:
+def _application_problems(
+    application: Mapping[str, object], is_for_pods: bool
+) -> Iterator[Problem]:
+    path: KeyPath = ("applications", 0)
     import_path = application.get("import_path")
     if import_path not in IMPORT_PATHS:
         allowed = " or ".join(IMPORT_PATHS)
@@ -96,7 +100,7 @@ def _application_problems(application: Mapping[str, object], path: KeyPath) -> I
         config, problems = _validate(ClusterConfig, args, (*path, "args"))
         yield from problems
         if isinstance(config, ClusterConfig):
-            yield from _drafter_problems(config, (*path, "args", "drafters"))
+            yield from _drafter_problems(config, is_for_pods, (*path, "args", "drafters"))
     elif args != {}:
         message = f"{TAKES_NO_ARGS} takes none; give them to {IMPORT_PATHS[0]}"
         yield Problem((*path, "args"), message)
@@ -110,14 +114,19 @@ def _application_problems(application: Mapping[str, object], path: KeyPath) -> I
             seen.append(name)
 
 
-def _drafter_problems(config: ClusterConfig, path: KeyPath) -> Iterator[Problem]:
+def _drafter_problems(config: ClusterConfig, is_for_pods: bool, path: KeyPath) -> Iterator[Problem]:
     """Folders of drafters that cannot draft for this target."""
+    model = config.target.model
     for index, drafter in enumerate(config.drafters):
-        if drafter.path is None:
+        if drafter.path is None or (is_for_pods and any(map(_is_away, (drafter.path, model)))):
             continue
-        stops, model = drafter.stop_threshold is not None, config.target.model
+        stops = drafter.stop_threshold is not None
         for message in folder_problems(drafter.path, drafter.kind, model, stops):
             yield Problem((*path, index, "path"), message)
+
+
+def _is_away(path: str) -> bool:
+    return Path(path).is_absolute() and not Path(path).exists()
 
 
 def _deployment_problems(

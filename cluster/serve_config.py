@@ -42,9 +42,9 @@ def merged(base: object, changes: object) -> object:
 
 
 def serve_config(values: Path) -> dict[str, Any]:
-    """What `values` and all that it extends come to. Raises ServeConfigError."""
+    """What `values` and all that it extends come to, for pods. Raises ServeConfigError."""
     document = _chain(values, ())
-    problems = check_document(document)
+    problems = check_document(document, is_for_pods=True)
     if problems:
         raise ServeConfigError("\n".join(f"{values}: {problem}" for problem in problems))
     return document

@@ -22,17 +22,21 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m deployments.drain SECONDS", file=sys.stderr)
         return 2
     deadline_s = time.monotonic() + int(arguments[0])
-    command = [
-        *("ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
-        *("--reason-message", "the pod ends", "--deadline-remaining-seconds", arguments[0]),
-    ]
-    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+    if subprocess.run(drain_command(arguments[0]), stdin=subprocess.DEVNULL).returncode:
         return 1
     while _is_up():
         if time.monotonic() > deadline_s:
             return 1
         time.sleep(_LOOK_EVERY_S)
     return 0
+
+
+def drain_command(seconds: str) -> list[str]:
+    """Of Ray; without more arguments it is for the node of this machine."""
+    return [
+        *("ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
+        *("--reason-message", "the pod ends", "--deadline-remaining-seconds", seconds),
+    ]
 
 
 def _is_up() -> bool:

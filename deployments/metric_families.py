@@ -60,12 +60,21 @@ def target_families(target: TargetCounters) -> list[Family]:
 
 def store_families(health: StoreHealth) -> list[Family]:
     """Of the router, about the Redis of the statistics."""
+    return _redis("redis", "the statistics'", health)
+
+
+def tenants_store_families(health: StoreHealth) -> list[Family]:
+    """Of the router, about the Redis of tenants; in Ray's exporter alone."""
+    return _redis("tenants_redis", "the tenants'", health)
+
+
+def _redis(name: str, whose: str, health: StoreHealth) -> list[Family]:
     return [
-        _gauge("redis_up", "Whether the statistics' Redis answers.", health.is_up),
-        _gauge("redis_used_memory_bytes", "Memory that it uses.", health.used_memory_bytes),
-        _gauge("redis_max_memory_bytes", "Its limit; 0 is none.", health.max_memory_bytes),
-        _gauge("redis_keys", "Keys in it.", health.num_keys),
-        _counter("redis_evicted_keys", "Keys that it threw away.", health.num_evicted_keys),
+        _gauge(f"{name}_up", f"Whether {whose} Redis answers.", health.is_up),
+        _gauge(f"{name}_used_memory_bytes", "Memory that it uses.", health.used_memory_bytes),
+        _gauge(f"{name}_max_memory_bytes", "Its limit; 0 is none.", health.max_memory_bytes),
+        _gauge(f"{name}_keys", "Keys in it.", health.num_keys),
+        _counter(f"{name}_evicted_keys", "Keys that it threw away.", health.num_evicted_keys),
     ]
 
 
@@ -223,4 +232,5 @@ def every_family() -> Sequence[Family]:
     engine = EngineCounters(per_drafter={"any": use}, hindsight={"any": DrafterHindsight()})
     statistics = ExchangeCounters(age_s=0.0)
     target = TargetCounters(engine, Latencies(), statistics)
-    return [*target_families(target), *store_families(StoreHealth())]
+    stores = [*store_families(StoreHealth()), *tenants_store_families(StoreHealth())]
+    return [*target_families(target), *stores]

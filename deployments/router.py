@@ -8,18 +8,20 @@ writer's totals, numbered, and read what all have counted. So it may end and sta
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
 from cluster.config import ClusterConfig
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
+from cluster.statistics.client import connect
 from cluster.statistics.drafter_store import DrafterStore
-from cluster.statistics.health import StoreHealth
+from cluster.statistics.health import StoreHealth, read_health
 from cluster.statistics.keys import Pool
 from cluster.statistics.store import StoreError
 from cluster.statistics.stores import Stores
-from deployments.metric_families import store_families
+from cluster.tenants.address import tenants_url
+from deployments.metric_families import store_families, tenants_store_families
 from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.router_store import Operation, Unreachable
 
@@ -29,14 +31,21 @@ _MAX_TRIES = 16  # of a change, while others change the same document
 class Router:
     """Operations of `StatisticsStore`, on the Redis of REDIS_URL or a private one.
 
-    Raises UrlError at the start if REDIS_URL cannot be used.
+    Raises UrlError at the start if REDIS_URL or that of tenants cannot be used.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config = ClusterConfig.model_validate(config)
         self._latest: dict[str, DrafterChanges] = {}
         stores = self._stores = Stores()
-        self._export = ExportThread(lambda: store_families(stores.health()), RayInstruments())
+        tenants_health = _tenants_health(stores)
+        self._export = ExportThread(
+            lambda: [
+                *store_families(stores.health()),
+                *tenants_store_families(tenants_health()),
+            ],
+            RayInstruments(),
+        )
 
     def ask(self, pool: Pool, operation: Operation, *arguments: object) -> object:
         """What the store of `pool` answers, or Unreachable. Blocks: Serve has threads for that."""
@@ -97,3 +106,12 @@ class Router:
             self._export.stop()
         if hasattr(self, "_stores"):
             self._stores.close()
+
+
+def _tenants_health(stores: Stores) -> Callable[[], StoreHealth]:
+    """Of the tenants' Redis; without a URL it is the private server of the statistics."""
+    url = tenants_url()
+    if url is None:
+        return stores.health
+    client = connect(url)
+    return lambda: read_health(client)

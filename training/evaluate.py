@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from training.card import write_card
 from training.corpus import Text
 from training.coupling import Coupling, compare
 from training.hindsight import Scored, acceptance_by_depth, mean_acceptance_length, score
-from training.plots import draw_calibration, draw_matrix
 from training.stop_rules import best_of, compare_rules
 from training.student import load_student
 from training.synthesise import Job, Writer, load_writer
@@ -211,6 +211,8 @@ def run(
     writer: Writer, folders: Sequence[DrafterFolder], longest: int, size: Size
 ) -> dict[str, Any]:
     """Everything; prints tables and gives the figures."""
+    from training.plots import draw_calibration, draw_matrix  # needs matplotlib, as nothing else
+
     drafters = build_drafters(writer, folders, longest)
     greedy, sampled = Evaluation(longest), Evaluation(longest)
     greedy.judge(drafters, held_out_texts(writer, 0.0, size))
@@ -270,6 +272,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
+    if find_spec("matplotlib") is None:  # rather than after all the work
+        print("matplotlib is not installed: pip install 'hedgerow[dev]'", file=sys.stderr)
+        return 1
     if given.num_threads is not None:
         torch.set_num_threads(given.num_threads)
     size = QUICK if os.environ.get("QUICK", "") not in ("", "0") else FULL

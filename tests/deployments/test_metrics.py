@@ -16,6 +16,7 @@ from deployments.metric_families import (
     every_family,
     store_families,
     target_families,
+    tenants_store_families,
 )
 from deployments.metrics import render_metrics
 from deployments.metrics_export import Exporter, ExportThread
@@ -104,9 +105,19 @@ def test_the_redis_of_the_statistics_is_shown() -> None:
     assert "hedgerow:redis_evicted_keys_total 3.0" in lines
 
 
+def test_the_redis_of_tenants_is_told_from_that_of_the_statistics() -> None:
+    health = StoreHealth(True, 10, 40, 3, 2)
+    text = render_metrics(tenants_store_families(health)).decode()
+    assert "hedgerow:tenants_redis_used_memory_bytes 10.0" in text
+    assert not {f.name for f in store_families(health)} & {
+        f.name for f in tenants_store_families(health)
+    }
+
+
 def test_every_family_that_there_may_be_is_listed() -> None:
     listed = {family.name for family in every_family()}
-    there = {family.name for family in [*target_families(target()), *store_families(StoreHealth())]}
+    stores = [*store_families(StoreHealth()), *tenants_store_families(StoreHealth())]
+    there = {family.name for family in [*target_families(target()), *stores]}
     assert there == listed
     assert len(listed) == len(every_family()), "a name is given twice"
     for family in every_family():

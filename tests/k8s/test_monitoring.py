@@ -64,6 +64,15 @@ def test_every_metric_is_on_the_dashboard() -> None:
         assert names & shown, family.name
 
 
+def test_no_panel_divides_by_what_is_0_while_nothing_happens() -> None:
+    """0 / 0 is no number, which looks like no data. There is no mean of no rounds."""
+    divisor = re.compile(r" / (?:(?:on|ignoring) \(\w+\) group_left \(\) )?(\w+)")
+    found = [(title, name) for title, query in panel_queries() for name in divisor.findall(query)]
+    assert len(found) > 8
+    for title, name in found:
+        assert name == "clamp_min" or title.startswith("Mean acceptance length"), title
+
+
 def test_parentheses_are_closed() -> None:
     for query in queries():
         depth = 0

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from crd import problems, read_schema
-from manifests import K8S, ROOT, Manifest, Rendered, secrets
+from manifests import K8S, ROOT, Manifest, Rendered, models, secrets
 
 CRDS = Path(os.environ.get("HEDGEROW_CRDS", ROOT.parent / "shared" / "crds"))
 MONITORING = ("PodMonitor", "PrometheusRule")
@@ -39,11 +39,12 @@ def kustomizations() -> Iterator[Path]:
 
 def test_built_in_kinds_are_valid(overlay: Rendered) -> None:
     kinds = set()
-    for manifest in [*overlay.manifests, *secrets().manifests]:
+    for manifest in [*overlay.manifests, *secrets().manifests, *models().manifests]:
         if manifest["kind"] != "RayService" and manifest["kind"] not in MONITORING:
             kubernetes_validate.validate(dict(manifest), "1.37", strict=True)
             kinds.add(manifest["kind"])
-    assert {"StatefulSet", "Service", "PodDisruptionBudget", "ResourceQuota"} <= kinds
+    assert {"StatefulSet", "Service", "ResourceQuota"} <= kinds
+    assert ("PodDisruptionBudget" in kinds) == (overlay.name != "dev")
 
 
 @needs_crds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,72 @@ def test_the_patch_of_an_overlay_is_what_its_values_make(name: str) -> None:
 def test_what_is_applied_is_what_the_values_make(overlay: Rendered) -> None:
     values = K8S / "overlays" / overlay.name / "values.yaml"
     assert overlay.serve_config == serve_config(values)
-    assert check_document(overlay.serve_config) == []
+    assert check_document(overlay.serve_config, is_for_pods=True) == []
 
 
-def test_ray_config_reaches_every_overlay(overlay: Rendered) -> None:
+def leaves(node: object, path: Path = Path()) -> Iterator[tuple[Path, object]]:
+    """Of a document, by their keys and names."""
+    if isinstance(node, list) and all(isinstance(each, dict) and "name" in each for each in node):
+        node = {each["name"]: each for each in node}
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, path / str(key))
+    else:
+        yield path, node
+
+
+def unchanged(values: Path) -> dict[Path, object]:
+    """Leaves of ray_config.yaml that neither `values` nor what it extends says anything of."""
+    document = yaml.safe_load(values.read_text(encoding="utf-8"))
+    if "extends" not in document:
+        return dict(leaves(document))
+    below = unchanged(values.parent / document.pop("extends"))
+    changed = {path for path, _ in leaves(document) if path.name != "name"}
+    return {
+        path: value
+        for path, value in below.items()
+        if not any(path.is_relative_to(each) or each.is_relative_to(path) for each in changed)
+    }
+
+
+def check_reach(values: Path) -> int:
+    """How many leaves are as in ray_config.yaml, all of which must be."""
+    found, expected = dict(leaves(serve_config(values))), unchanged(values)
+    assert {path: found.get(path) for path in expected} == expected
+    return len(expected)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_ray_config_reaches_every_overlay(name: str) -> None:
     """Whatever no values file changes is as in ray_config.yaml."""
-    base = yaml.safe_load((ROOT / "ray_config.yaml").read_text(encoding="utf-8"))
-    (application,), (own,) = base["applications"], overlay.serve_config["applications"]
-    assert own["import_path"] == application["import_path"]
-    assert own["args"]["drafters"][:2] == application["args"]["drafters"]
-    by_name = {deployment["name"]: deployment for deployment in own["deployments"]}
-    for deployment in application["deployments"]:
-        assert by_name[deployment["name"]]["user_config"] == deployment["user_config"]
+    assert check_reach(K8S / "overlays" / name / "values.yaml") > 20
+
+
+def test_it_still_reaches_an_overlay_that_turns_speculation_off(tmp_path: Path) -> None:
+    """As the manual says; nothing else is another for that."""
+    values, off = K8S / "overlays" / "prod" / "values.yaml", tmp_path / "values.yaml"
+    off.write_text(
+        f"extends: {values}\napplications: [{{name: hedgerow, deployments: "
+        "[{name: Target, user_config: {speculation: off}}]}]"
+    )
+    assert check_reach(off) == check_reach(values) - 1
+
+
+def test_a_trained_drafter_whose_folder_is_in_the_pods_alone_can_be_rendered(
+    tmp_path: Path,
+) -> None:
+    values = tmp_path / "values.yaml"
+    gpu, drafters = K8S / "overlays" / "gpu" / "values.yaml", "hedgerow, args: {drafters: "
+    text = f"extends: {gpu}\napplications: [{{name: {drafters}[%s]}}}}]"
+    values.write_text(text % "{name: trained, kind: head, path: /models/code-head}")
+    drafter = serve_config(values)["applications"][0]["args"]["drafters"][-1]
+    assert drafter == {"name": "trained", "kind": "head", "path": "/models/code-head"}
+    assert "has no config.json" in str(check_document(serve_config(values))[0])
+    values.write_text((text % f"{{name: trained, kind: head, path: {tmp_path}}}").replace(
+        "args: {", "args: {target: {model: smollm2-135m-instruct}, "
+    ))  # fmt: skip
+    with pytest.raises(ServeConfigError, match="has no config"):
+        serve_config(values)
 
 
 def test_named_lists_are_merged_by_name_and_others_replaced() -> None:

@@ -88,6 +88,12 @@ def secrets() -> Rendered:
     return _render("secrets", K8S / "secrets")
 
 
+@cache
+def models() -> Rendered:
+    """What is applied before the overlays that read models from a claim."""
+    return _render("models", K8S / "models")
+
+
 def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
     """Whether a label selector of Kubernetes is met."""
     for key, value in selector.get("matchLabels", {}).items():

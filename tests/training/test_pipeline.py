@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,3 +185,11 @@ def test_a_head_written_for_another_target_cannot_be_examined(
     arguments = [str(path), "--corpus", str(corpus), "--target", str(other)]
     assert acceptance.main([*arguments, "--work", str(folder / "work" / "other")]) == 1
     assert "drafts for" in capsys.readouterr().err
+
+
+def test_without_matplotlib_evaluation_says_so_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert evaluate.main([]) == 1
+    assert "pip install 'hedgerow[dev]'" in capsys.readouterr().err
