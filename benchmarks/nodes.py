@@ -88,6 +88,7 @@ class Application:
     def __init__(self, serve: Any) -> None:
         self._serve = serve
         self._num_rounds = 0
+        self._has_accepted = False
         self.target = serve.get_deployment_handle("Target", APP)
 
     def details(self) -> dict[str, Any]:
@@ -110,10 +111,11 @@ class Application:
     def num_hosts(self) -> int:
         return sum(self.is_running(f"Drafter-{name}") for name in HOSTS)
 
-    def wait_for_rounds(self) -> None:
-        """Of whichever stream, from now on."""
-        self._num_rounds = 0
-        wait_for(lambda: self._num_rounds >= NUM_ROUNDS * NUM_STREAMS, 0.01)
+    def wait_for_rounds(self, is_over: Callable[[], bool]) -> None:
+        """Of whichever stream, from now on, and until a draft was accepted; or all is over."""
+        self._num_rounds, self._has_accepted = 0, False
+        enough = NUM_ROUNDS * NUM_STREAMS
+        wait_for(lambda: is_over() or (self._has_accepted and self._num_rounds >= enough), 0.01)
 
     def stream(self, asked: GenerationRequest) -> Said:
         said, use, last_s = Said(), DrafterUse(), 0.0
@@ -125,6 +127,7 @@ class Application:
             for emission in emissions:
                 said.ids += emission.token_ids
                 use = next(iter(emission.use.per_drafter.values()), use)
+            self._has_accepted |= use.num_accepted_tokens > 0
         said.num_accepted = use.num_accepted_tokens
         return said
 
@@ -229,7 +232,7 @@ class Scenario:
         """Streams with the drafter, disturbed on their way, against plain ones."""
         with ThreadPoolExecutor(1) as thread:
             answer = thread.submit(app.generate, requests(name, drafter))
-            app.wait_for_rounds()
+            app.wait_for_rounds(answer.done)
             disturb()
             streams = answer.result()
         self.found[name] = [said.ids for said in streams] == plain
