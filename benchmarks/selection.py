@@ -1,6 +1,6 @@
 """`python -m benchmarks.selection`: selectors live, on the real model and a mix of prompts.
 
-The drafters are the lookups and those of `models/`, or else the target's own first layers.
+The drafters are the lookups and the heads of `models/`, or else the target's own first layers.
 Every selector, every fixed arm, the rule and plain decoding decode the same prompts in turns; then
 some of them with 1 to 32 streams. Speeds count from the first token on, all learners start from
 nothing. STOP=0.8 lets trained drafters stop by themselves, and adds survival with their confidence.
@@ -25,6 +25,7 @@ from benchmarks.decoding import mix
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import DOMAINS, load_prompts
 from benchmarks.shallow_model import write_shallow_model
+from benchmarks.speeds import Speed, Speeds, by_domain
 from benchmarks.spread import Spread, paired_ratios, print_table
 from benchmarks.workbench import (
     MODEL,
@@ -67,36 +68,16 @@ class Size:
     stream_repeats: int
 
 
-FULL = Size(12, 48, 3, (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32), 32, 3)
-QUICK = Size(2, 12, 1, (4,), (1, 4), 8, 1)
-
-
-@dataclass(slots=True)
-class Speed:
-    """Seconds and tokens after the first, by repeat and prompt; and rounds."""
-
-    seconds: list[list[float]]
-    tokens: list[list[int]]
-    num_rounds: int = 0
-
-    @property
-    def tokens_per_s(self) -> list[float]:
-        pairs = zip(self.tokens, self.seconds, strict=True)
-        return [sum(tokens) / sum(seconds) for tokens, seconds in pairs]
-
-    @property
-    def acceptance_length(self) -> float:
-        return sum(map(sum, self.tokens)) / max(1, self.num_rounds)
-
-
-Speeds = Mapping[str, Speed]
+FULL = Size(12, 48, 3, (2, 5, 16), (1, 2, 4, 8, 16, 32), 32, 3)
+QUICK = Size(len(DOMAINS), 12, 1, (4,), (1, 4), 8, 1)
 
 
 def main() -> int:
     size = QUICK if is_quick() else FULL
     with tempfile.TemporaryDirectory() as folder:
         stop = os.environ.get("STOP")
-        trained = trained_configs(float(stop) if stop else None)
+        every = trained_configs(float(stop) if stop else None)
+        trained = [config for config in every if config.kind == "head"]
         shallow = (
             None if trained
             else write_shallow_model(resolve_model(MODEL), NUM_SHALLOW_LAYERS, Path(folder))
@@ -114,6 +95,7 @@ def main() -> int:
     bench.run(prompts[:1], PLAIN, 2)  # warms up
     speeds = run_in_turns(bench, prompts, modes, size)
     figures = compare(speeds, [mode.name for _, mode in fixed])
+    figures |= compare_domains(speeds, [mode for _, mode in fixed], bench)
     figures |= under_load(bench, fixed, size)
     print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
     return 0
@@ -166,19 +148,15 @@ def run_in_turns(
     bench: Workbench, prompts: Sequence[Ids], modes: Sequence[Mode], size: Size
 ) -> Speeds:
     """One stream; which mode comes first changes with every prompt."""
-    speeds = {mode.name: Speed([], []) for mode in modes}
+    speeds = {mode.name: Speed() for mode in modes}
     for repeat in range(size.repeats):
         for speed in speeds.values():
-            speed.seconds.append([])
-            speed.tokens.append([])
+            speed.repeats.append([])
         for i, prompt in enumerate(prompts):
             first = (repeat * len(prompts) + i) % len(modes)
             for mode in [*modes[first:], *modes[:first]]:
                 run = bench.run([prompt], mode, size.num_tokens, ignore_eos=True)
-                speed = speeds[mode.name]
-                speed.seconds[repeat].append(run.decode_s)
-                speed.tokens[repeat].append(run.num_decoded)
-                speed.num_rounds += run.num_rounds
+                speeds[mode.name].repeats[repeat].append(run)
         print(f"repeat {repeat + 1} of {size.repeats}", file=sys.stderr, flush=True)
     return speeds
 
@@ -195,7 +173,7 @@ def compare(speeds: Speeds, fixed: Sequence[str]) -> dict[str, float]:
         for name, values in {**by_name, "best fixed arm of each prompt": hindsight}.items()
     ]  # fmt: skip
     print_table(
-        f"one stream, {len(speeds[PLAIN.name].tokens[0])} mixed prompts, {len(plain)} repeats",
+        f"one stream, {len(speeds[PLAIN.name].repeats[0])} mixed prompts, {len(plain)} repeats",
         ["", "tokens/s", "vs plain", "acceptance length"],
         rows,
     )
@@ -209,24 +187,39 @@ def compare(speeds: Speeds, fixed: Sequence[str]) -> dict[str, float]:
     }
 
 
+def compare_domains(speeds: Speeds, fixed: Sequence[Mode], bench: Workbench) -> dict[str, float]:
+    """Prints what survival gains in each domain, and in all against the bound of all."""
+    found = by_domain(speeds, SURVIVAL, fixed, DOMAINS, bench.costs)
+    rows = [
+        [each.domain, f"{each.speed_up:.2f}", f"{each.acceptance_length:.2f}", each.best_arm,
+         f"{each.best_speed_up:.2f}", f"{each.bound:.2f}"]
+        for each in found
+    ]  # fmt: skip
+    print_table(
+        f"{SURVIVAL} by domain, against plain decoding",
+        ["", "vs plain", "acceptance length", "best fixed arm", "vs plain", "bound"],
+        rows,
+    )
+    bound = len(found) / sum(1.0 / each.bound for each in found)
+    return {f"{each.domain}_vs_plain": each.speed_up for each in found} | {"bound": bound}
+
+
 def _hindsight(speeds: Speeds, fixed: Sequence[str]) -> list[float]:
     """By repeat: each prompt by its best fixed arm, as the other repeats show it.
 
     Noise chooses along with only one repeat, so that the figure is then too high.
     """
     arms = [PLAIN.name, *fixed]
-    token_s = {
-        name: np.array(speeds[name].seconds) / np.array(speeds[name].tokens) for name in arms
-    }
+    token_s = {name: speeds[name].token_s for name in arms}
     num_repeats, num_prompts = token_s[PLAIN.name].shape
     figures = []
     for repeat in range(num_repeats):
         others = [r for r in range(num_repeats) if r != repeat] or [repeat]
-        best = [
-            min(arms, key=lambda name: token_s[name][others, i].mean()) for i in range(num_prompts)
+        runs = [
+            speeds[min(arms, key=lambda name: token_s[name][others, i].mean())].repeats[repeat][i]
+            for i in range(num_prompts)
         ]
-        seconds = sum(speeds[name].seconds[repeat][i] for i, name in enumerate(best))
-        figures.append(sum(speeds[PLAIN.name].tokens[repeat]) / seconds)
+        figures.extend(Speed([runs]).tokens_per_s)
     return figures
 
 

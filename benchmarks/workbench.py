@@ -47,7 +47,7 @@ SHALLOW = Mode("model", ("model",))
 RULE = Mode("rule", ("suffix", "lookup"))
 RULE_DRAFT_LENGTH = 16
 MODEL_DRAFT_LENGTH = 2
-TRAINED_DRAFT_LENGTH = 8
+TRAINED_DRAFT_LENGTH = 5
 
 
 @dataclass(slots=True)
