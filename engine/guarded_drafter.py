@@ -2,7 +2,7 @@
 
 Whatever is wrong with one draft, it becomes "no offer". A drafter that failed three times in a row
 at one kind of call is masked, and tried again after a rest: that it scores well does not excuse
-drafts that never come.
+drafts that never come, nor does an empty one.
 """
 
 from __future__ import annotations
@@ -108,8 +108,7 @@ class GuardedDrafter:
             self._note("draft", failed=True)
             return none
         valid = {key: self._is_valid(draft, wanted[key]) for key, draft in drafts.items()}
-        if valid:
-            self._note("draft", failed=not all(valid.values()))
+        self._note_drafts(drafts.values(), all(valid.values()))
         return {key: draft if valid[key] else none[key] for key, draft in drafts.items()}
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -124,7 +123,7 @@ class GuardedDrafter:
             self._note("draft", failed=True)
             return none
         valid = [self._is_valid(d, r) for d, r in zip(drafts, requests, strict=True)]
-        self._note("draft", failed=not all(valid))
+        self._note_drafts(drafts, all(valid))
         return [d if ok else n for d, ok, n in zip(drafts, valid, none, strict=True)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
@@ -159,6 +158,11 @@ class GuardedDrafter:
         except Exception:
             logger.exception("drafter %s failed to forget", self.name)
             self.num_failures += 1
+
+    def _note_drafts(self, drafts: Iterable[Draft], are_valid: bool) -> None:
+        """An empty draft excuses nothing: one that may not be asked now gives it as well."""
+        if not are_valid or any(draft.tokens for draft in drafts):
+            self._note("draft", failed=not are_valid)
 
     def _note(self, kind: Kind, failed: bool) -> None:
         self.num_failures += failed

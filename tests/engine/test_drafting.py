@@ -199,6 +199,19 @@ def test_scores_that_come_do_not_excuse_drafts_that_do_not(lie: Answer) -> None:
     assert guarded.state == "resting"
 
 
+@every_lie
+def test_an_empty_draft_between_failures_excuses_nothing(lie: Answer) -> None:
+    drafter = Scripted(lie)
+    guarded = GuardedDrafter(drafter, VOCAB)
+    for _ in range(3):
+        assert not guarded.is_masked
+        drafter.answer = lambda requests: [Draft(len(r.tokens)) for r in requests]
+        guarded.draft([draft_request()])
+        drafter.answer = lie
+        guarded.draft([draft_request()])
+    assert guarded.state == "resting"
+
+
 def test_drafts_that_come_do_not_excuse_scores_that_do_not() -> None:
     class Unscored(Scripted):
         def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
