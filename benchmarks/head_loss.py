@@ -38,6 +38,10 @@ def prove(cluster: LocalCluster) -> dict[str, Any]:
         back_s = time.monotonic()
         answers = [a for a in list(load.answers) if a.ended_s > killed_s]
         found["away_s"] = back_s - killed_s
+        found["answered_by_10_s"] = [
+            sum(not a.failure and at_s <= a.ended_s - killed_s < at_s + 10 for a in answers)
+            for at_s in range(0, int(AWAY_S), 10)
+        ]
         found["answered_while_away"] = sum(not a.failure for a in answers)
         found["failed_while_away"] = sum(bool(a.failure) for a in answers)
         found["failures"] = sorted({a.failure for a in answers if a.failure})[:3]

@@ -180,11 +180,6 @@ class LocalCluster:
         ray = str(Path(sys.executable).with_name("ray"))
         subprocess.run([ray, *command], env=self._environment, check=True)
 
-    @property
-    def num_nodes_up(self) -> int:
-        """Beside the head."""
-        return sum(node.poll() is None for node in self._nodes)
-
     def deploy(self, config: Mapping[str, Any]) -> None:
         """By Ray's own command, as an operator would."""
         path = self.folder / "serve.yaml"

@@ -4,8 +4,8 @@ A local cluster in the shape of the gpu overlay gets the overlay's Serve config 
 Then, under steady streams: another selector, speculation off and on again, a target more and one
 less, and the node of the last one drained, as a pod's preStop hook does it. Fails if a request
 fails, an answer differs, a setting does not take effect, a target's or host's process is another
-one after a setting, or the node does not end. The last line printed is one JSON object. QUICK=1: no
-scaling, no drain.
+one after a setting, or the drained node keeps its target. The last line printed is one JSON object.
+QUICK=1: no scaling, no drain.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Proof:
     def _drain(self, load: SteadyLoad) -> None:
         """The only target's node, while another one is empty."""
         (before,) = self._cluster.replicas("Target")
-        num_nodes, started_s = self._cluster.num_nodes_up, time.monotonic()
+        started_s = time.monotonic()
         self._cluster.drain(before["node_id"], DRAIN_S)
 
         def is_elsewhere() -> bool:
@@ -110,10 +110,6 @@ class Proof:
         wait_for(is_elsewhere, START_S, "a target elsewhere")
         self.found["drained_s"] = time.monotonic() - started_s
         self._cluster.note()
-        self.found["drained_node_ended"] = until(
-            lambda: self._cluster.num_nodes_up < num_nodes, DRAIN_S
-        )
-        self.found["drained_node_ended_s"] = time.monotonic() - started_s
         load.wait_for(2 * NUM_STREAMS, START_S)
 
     def _judge(self, load: SteadyLoad) -> None:

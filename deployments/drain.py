@@ -1,7 +1,7 @@
 """`python -m deployments.drain SECONDS`: empties this machine's Ray node before its pod ends.
 
-A preStop hook. Serve starts the node's replicas elsewhere first, and lets their streams end; the
-node ends itself when it is empty. Returns then, or when the time is over.
+A preStop hook. Serve starts the node's replicas elsewhere first, and lets their streams end.
+Returns when the node has ended itself, being empty, or when the time is over.
 """
 
 from __future__ import annotations
