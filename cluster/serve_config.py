@@ -1,7 +1,8 @@
 """The Serve config of a cluster: a values file merged into the file that it extends, and so on.
 
-Mappings are merged key by key and lists of named things by name; null takes a key away, and
-anything else replaces what was there. The end of the chain is ray_config.yaml.
+Mappings are merged key by key and lists of named things by name; null takes a key away, an entry
+`{name: NAME, $patch: delete}` the one of that name, and anything else replaces what was there. The
+end of the chain is ray_config.yaml.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cluster.yaml_file import YamlFileError, dump_yaml, read_yaml
 EXTENDS = "extends"
 """The key of a values file that names the file it changes, from its own folder."""
 
+_PATCH = "$patch"  # as in Kubernetes' strategic merges
 _PATCH_HEADER = """\
 # Written by `make render` from values.yaml and what that extends; not to be edited.
 - op: replace
@@ -86,8 +88,14 @@ def _is_named(value: object) -> bool:
 def _merged_by_name(base: Any, changes: Any) -> list[object]:
     """In the order of `base`, new ones after them."""
     changed = {item["name"]: item for item in changes}
-    kept = [merged(item, changed.pop(item["name"], {})) for item in base]
-    return [*kept, *map(_without_nulls, changed.values())]
+    gone = {name for name, item in changed.items() if item.get(_PATCH) == "delete"}
+    if unknown := gone - {item["name"] for item in base}:
+        raise ServeConfigError(f"{_PATCH}: delete: there is no {sorted(unknown)[0]!r}")
+    kept = [
+        merged(item, changed.pop(item["name"], {})) for item in base if item["name"] not in gone
+    ]
+    added = [item for name, item in changed.items() if name not in gone]
+    return [*kept, *map(_without_nulls, added)]
 
 
 def _without_nulls(value: object) -> object:

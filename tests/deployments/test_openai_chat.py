@@ -11,6 +11,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 MODEL = "smollm2-135m-instruct"
 END = 2
 TOPIC = [{"role": "user", "content": "Name three colours of the rainbow."}]
+HEADS = [f"{domain}-head" for domain in ("code", "math", "chat", "edit")]
+DRAFTERS = ["far", "lookup", "suffix", *HEADS]
 
 
 def ask(client: OpenAI, **parameters: Any) -> ChatCompletion:
@@ -251,6 +253,7 @@ def test_a_prompt_seen_before_is_cached(client: OpenAI) -> None:
         {"drafters": []},
         {"drafters": ["lookup"]},
         {"drafters": ["suffix"]},
+        {"drafters": HEADS},
         {"max_draft_length": 0},
         {"max_draft_length": 2},
         {"selector": "plain"},
@@ -280,7 +283,7 @@ def test_narrowing_speculation_changes_no_word(
     assert text_of(narrowed) == text_of(plain)
     assert narrowed.usage is not None
     used = (narrowed.usage.model_extra or {})["speculation"]
-    assert set(used["per_drafter"]) <= set(narrow.get("drafters", ["far", "lookup", "suffix"]))
+    assert set(used["per_drafter"]) <= set(narrow.get("drafters", DRAFTERS))
     if narrow.get("max_draft_length") == 0 or narrow.get("selector") == "plain":
         assert used["num_draft_tokens"] == 0
 

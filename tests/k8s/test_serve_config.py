@@ -45,7 +45,8 @@ def unchanged(values: Path) -> dict[Path, object]:
     if "extends" not in document:
         return dict(leaves(document))
     below = unchanged(values.parent / document.pop("extends"))
-    changed = {path for path, _ in leaves(document) if path.name != "name"}
+    said = {path for path, _ in leaves(document) if path.name != "name"}
+    changed = {path.parent if path.name == "$patch" else path for path in said}
     return {
         path: value
         for path, value in below.items()
@@ -101,6 +102,16 @@ def test_named_lists_are_merged_by_name_and_others_replaced() -> None:
         "list": [3],
         "named": [{"name": "x", "n": 7, "m": 2}, {"name": "y"}, {"name": "z"}],
     }
+
+
+def test_an_entry_of_a_named_list_is_taken_away_by_name() -> None:
+    base = {"drafters": [{"name": "a", "kind": "suffix"}, {"name": "b"}]}
+    gone = {"name": "a", "$patch": "delete"}
+    assert merged(base, {"drafters": [gone, {"name": "c"}]}) == {
+        "drafters": [{"name": "b"}, {"name": "c"}]
+    }
+    with pytest.raises(ServeConfigError, match="there is no 'x'"):
+        merged(base, {"drafters": [{"name": "x", "$patch": "delete"}]})
 
 
 def test_null_takes_a_key_away() -> None:
