@@ -1,8 +1,9 @@
 """`python -m benchmarks.warm_start`: the first 64 tokens of a request on the real model, by table.
 
-Each prompt is decoded with a selector that knows nothing, with one that has learnt from
-prompts of all domains, and with one that has learnt from those of the other domains; in turns, each
-time from the very same counts. The last line printed is one JSON object. QUICK=1: within 60 s.
+The drafters are the lookups and the heads of `models/`. Each prompt is decoded with a selector that
+knows nothing, with one that has learnt from prompts of all domains, and with one that has learnt
+from those of the other domains; in turns, each time from the very same counts. The last line
+printed is one JSON object. QUICK=1: within 60 s.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ import numpy as np
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import DOMAINS, load_prompts
 from benchmarks.spread import Spread, paired_ratios, print_table
-from benchmarks.workbench import MODEL, PLAIN, Ids, Mode, Run, Workbench
+from benchmarks.workbench import (
+    MODEL,
+    PLAIN,
+    Ids,
+    Mode,
+    Run,
+    Workbench,
+    drafter_configs,
+    trained_configs,
+)
 from engine.config import TargetConfig
 from policies.arms import Arms, Floats, draft_lengths_up_to
 from policies.cost_model import ArmPrices
 from policies.survival import SurvivalSelector
 
 NUM_FIRST = 64
-DRAFTERS = {"lookup": 16, "suffix": 16}
 COLD, WARM, SHIFTED = "empty table", "filled by all domains", "filled by the other domains"
 
 
@@ -47,11 +56,11 @@ class Pupil:
     on from prompt to prompt, as in one process."""
 
     def __init__(self, bench: Workbench, name: str) -> None:
-        arms = Arms({each: draft_lengths_up_to(longest) for each, longest in DRAFTERS.items()})
+        arms = Arms({name: draft_lengths_up_to(longest) for name, longest in bench.longest.items()})
         prices, generator = ArmPrices(bench.costs, arms), np.random.default_rng(0)
         self.selector = SurvivalSelector(arms, prices, generator)
         self._bench = bench
-        self._mode = Mode(name, tuple(DRAFTERS))
+        self._mode = Mode(name, tuple(bench.longest))
         bench.use_selectors({name: self.selector})
 
     @property
@@ -75,7 +84,8 @@ class Pupil:
 
 def main() -> int:
     size = QUICK if is_quick() else FULL
-    bench = Workbench(TargetConfig(MODEL, numerics="fast"))
+    heads = [config for config in trained_configs() if config.kind == "head"]
+    bench = Workbench(TargetConfig(MODEL, numerics="fast"), [*drafter_configs(None), *heads])
     print(describe_machine())
     teacher = Pupil(bench, "teacher")
     pupils = {name: Pupil(bench, name) for name in (COLD, WARM, SHIFTED)}
