@@ -117,7 +117,7 @@ class RedisSection(Section):
     """
 
     half_life_s: Annotated[float, Field(ge=60, le=1e9, allow_inf_nan=False)] = 3 * 86400.0
-    shared_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 32.0
+    shared_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 2.0
     tenant_weight: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1000.0
 
 
