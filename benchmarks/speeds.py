@@ -55,10 +55,11 @@ Speeds = Mapping[str, Speed]
 
 @dataclass(frozen=True, slots=True)
 class DomainSpeed:
-    """Times plain decoding: of a mode, of the best fixed arm, and of what that arm could come to.
+    """Times plain decoding: of a mode, of the best fixed arm, and of what one arm could come to.
 
-    `bound` is the arm's acceptance length times a plain step's seconds over those of verifying and
-    drafting as much as it did, by the measured costs: nothing is lost between the steps then.
+    `bound` is the most of any fixed arm: its acceptance length times a plain step's seconds over
+    those of verifying and drafting as much as it did, by the measured costs: nothing is lost
+    between the steps then.
     """
 
     domain: str

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, error shapes, streams. Needs no Ray and no torch."""
+"""The HTTP application: routes, error shapes, streams. Loads no torch."""
 
 from __future__ import annotations
 
