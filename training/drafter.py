@@ -100,7 +100,7 @@ def _recipe_of(plan: Plan, corpora: Sequence[Path], texts: Sequence[Text]) -> di
     if plan.start is not None:
         before = read_recipe(plan.start)
         start = f", from the weights of {plan.start.name}"
-        data += f"; before that {before.get('data', 'unknown texts')}, in {plan.start.name}"
+        data += f"; before that ({plan.start.name}) {before.get('data', 'unknown texts')}"
         licences.update(before.get("licences", ()))
     licences.update(licence for recipe in made for licence in recipe.licences)
     return {
