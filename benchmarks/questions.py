@@ -86,7 +86,10 @@ def collect(
                 pooled.rates += one.rates
                 pooled.num_decoded += one.num_decoded
                 pooled.num_rounds += one.num_rounds
-    return found
+    return {
+        category: {mode.name: by_mode[mode.name] for mode in modes}
+        for category, by_mode in found.items()
+    }
 
 
 def report(found: Mapping[str, Mapping[str, Answers]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -39,7 +39,11 @@ def held_out_texts(
 ) -> Texts:
     """The target's answers by domain, all written together; raises CorpusError."""
     prompts = {name: _of_templates(writer, name) for name in domains.names()}
-    prompts |= {corpus.recipe.domain: _of_corpus(writer, corpus) for corpus in corpora}
+    for corpus in corpora:
+        domain = corpus.recipe.domain
+        if any(other.recipe.domain == domain for other in corpora if other is not corpus):
+            raise CorpusError(f"{corpus.folder}: it is not the only one of domain {domain}")
+        prompts[domain] = _of_corpus(writer, corpus)
     jobs = {
         name: [
             Job(prompt, temperature, _FIRST_PROMPT + i, size.num_tokens)

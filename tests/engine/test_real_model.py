@@ -102,7 +102,7 @@ def test_speculation_changes_no_token_of_the_real_model(engine: Engine, text: Te
 def test_no_trained_drafter_changes_a_token_of_the_real_model(engine: Engine, text: Text) -> None:
     assert {each.card.kind for each in FOLDERS} == {"head", "model"}
     assert all(each.card.num_acceptance_blocks is not None for each in FOLDERS)
-    requests = requests_of(text)[::2]
+    requests = requests_of(text)[::4]
     assert {asked.sampling.temperature for asked in requests} == {0.0, 0.7, 1.0}
     engine.use_selectors(FixedSelector(None, 0), {})
     plain = answers(engine, requests, "plain for trained")

@@ -200,6 +200,8 @@ def test_a_corpus_of_another_target_is_no_ground_to_judge_on(folder: Path, corpu
     writer = synthesise.load_writer(str(other), 8, Machine())
     with pytest.raises(CorpusError, match="has texts of"):
         held_out_texts(writer, 0.0, Size(1, 8, 6, 1), [Corpus.open(corpus)])
+    with pytest.raises(CorpusError, match="not the only one of domain birds"):
+        held_out_texts(writer, 0.0, Size(1, 8, 6, 1), [Corpus.open(corpus), Corpus.open(corpus)])
 
 
 def test_without_matplotlib_evaluation_says_so_before_any_work(
