@@ -102,7 +102,7 @@ def test_speculation_changes_no_token_of_the_real_model(engine: Engine, text: Te
 def test_no_trained_drafter_changes_a_token_of_the_real_model(engine: Engine, text: Text) -> None:
     assert {each.card.kind for each in FOLDERS} == {"head", "model"}
     assert all(each.card.num_acceptance_blocks is not None for each in FOLDERS)
-    requests = requests_of(text)[::4]
+    requests = requests_of(text)[::2]
     assert {asked.sampling.temperature for asked in requests} == {0.0, 0.7, 1.0}
     engine.use_selectors(FixedSelector(None, 0), {})
     plain = answers(engine, requests, "plain for trained")
@@ -113,7 +113,7 @@ def test_no_trained_drafter_changes_a_token_of_the_real_model(engine: Engine, te
     for kind in ("head", "model"):
         uses = [counters.per_drafter[each.name] for each in TRAINED if each.kind == kind]
         assert all(use.num_draft_tokens > 0 for use in uses)
-        assert sum(use.num_accepted_tokens for use in uses) > 0
+        assert sum(use.num_accepted_tokens for use in uses) > 10
 
 
 def test_hindsight_is_exact_on_the_real_model(engine: Engine, text: Text) -> None:
