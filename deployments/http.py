@@ -98,6 +98,10 @@ class Routes:
             raise ApiError(404, message, "model", "model_not_found")
         return JSONResponse(_model(card))
 
+    async def selector(self, request: Request) -> Response:
+        targets = await self._gateway.selectors()
+        return JSONResponse({"object": "selector", "targets": targets})
+
     async def document(self, request: Request) -> Response:
         return JSONResponse(openapi_document(await self._gateway.card()))
 
@@ -147,6 +151,7 @@ def build_http(gateway: Gateway, authentication: Authentication, admission: Admi
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
     add_drafter_routes(app, gateway)
+    app.add_route("/v1/selector", operators_only(routes.selector), methods=["GET"])
     app.add_route("/openapi.json", routes.document, methods=["GET"])
     app.add_route(OPEN, routes.health, methods=["GET"])
     app.add_route("/metrics", operators_only(routes.metrics), methods=["GET"])

@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import ClusterConfig, Limits, Resume
+from cluster.config import ClusterConfig, Limits, Resume, TargetSettings
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
 from cluster.limits.limiter import Limiter
 from cluster.limits.memory import MemoryLimiter
@@ -36,6 +36,8 @@ from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, Route
 from deployments.router_store import Unreachable
+from deployments.selector_report import report_selectors
+from deployments.selectors import Selectors
 from deployments.target_counters import DrafterNote, TargetCounters
 from engine.counters import EngineCounters
 from engine.errors import CapacityError
@@ -49,6 +51,7 @@ from engine.request import (
 )
 from engine.text import Text
 from engine.token_bytes import byte_level_alphabet
+from policies.cost_model import CostModel
 
 SCRIPT = "Grüße 😀 from the hedge. "
 TEMPLATE = (
@@ -212,11 +215,19 @@ class FakeTarget:
         }
         return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
 
+    async def selectors(self) -> list[dict[str, Any]]:
+        selectors = Selectors({"lookup": 4}, CostModel())
+        settings = TargetSettings()
+        selectors.build(settings)
+        return [report_selectors(settings, selectors.built, EngineCounters())] * 2
+
     async def store_health(self) -> StoreHealth:
         return StoreHealth(True, 1000, 4000)
 
     def suspect(self, route: Route) -> None:
         self.suspected.append(route)
+
+    has_others = False
 
     async def generate(
         self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
