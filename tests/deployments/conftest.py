@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from selector_reports import first_report
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import ClusterConfig, Limits, Resume, TargetSettings
+from cluster.config import ClusterConfig, Limits, Resume
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, DrafterChanges
 from cluster.limits.limiter import Limiter
 from cluster.limits.memory import MemoryLimiter
@@ -36,8 +37,6 @@ from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, Route
 from deployments.router_store import Unreachable
-from deployments.selector_report import report_selectors
-from deployments.selectors import Selectors
 from deployments.target_counters import DrafterNote, TargetCounters
 from engine.counters import EngineCounters
 from engine.errors import CapacityError
@@ -51,7 +50,6 @@ from engine.request import (
 )
 from engine.text import Text
 from engine.token_bytes import byte_level_alphabet
-from policies.cost_model import CostModel
 
 SCRIPT = "Grüße 😀 from the hedge. "
 TEMPLATE = (
@@ -176,6 +174,7 @@ class FakeTarget:
         self.config = ClusterConfig.model_validate({"drafters": drafters})
         self.changes = DrafterChanges()
         self.suspected: list[Route] = []
+        self.has_others = False
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
@@ -210,24 +209,18 @@ class FakeTarget:
             num_drafter_failures={"lookup": 1, "far": 4},
             drafter_states={"lookup": "ready", "far": "resting"},
         )
-        notes = {
-            drafter.name: DrafterNote("failed", "no such folder") for drafter in self.changes.added
-        }
+        note, added = DrafterNote("failed", "no such folder"), self.changes.added
+        notes = {drafter.name: note for drafter in added}
         return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
 
     async def selectors(self) -> list[dict[str, Any]]:
-        selectors = Selectors({"lookup": 4}, CostModel())
-        settings = TargetSettings()
-        selectors.build(settings)
-        return [report_selectors(settings, selectors.built, EngineCounters())] * 2
+        return [first_report()] * 2
 
     async def store_health(self) -> StoreHealth:
         return StoreHealth(True, 1000, 4000)
 
     def suspect(self, route: Route) -> None:
         self.suspected.append(route)
-
-    has_others = False
 
     async def generate(
         self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
