@@ -29,6 +29,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parents[1]
 APPLICATION_FILES = (
     "test_hosts.py",
+    "test_kill.py",
     "test_nodes.py",
     "test_openai_chat.py",
     "test_openai_completions.py",
