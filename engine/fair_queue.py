@@ -2,7 +2,9 @@
 
 A counter grows with the work that was done for its tenant, over the tenant's weight; whoever has
 the lowest is next. A tenant that comes back is lifted to those that waited meanwhile, so that
-nobody saves up turns. A tenant's own requests go by priority, then first come, first served.
+nobody saves up turns; one that has something running keeps what it lags behind by, up to
+`max_lag`, as it would lose a little between any two of its requests otherwise. A tenant's own
+requests go by priority, then first come, first served.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def _order(sequence: Sequence) -> tuple[int, int]:
 class FairQueue:
     """The waiting sequences of all tenants, and what each tenant has had so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_lag: float = 0.0) -> None:
+        """`max_lag` is in work; the paper's bounds hold up to max(w_p L, w_q M)."""
+        self._max_lag = max_lag
         self._accounts: dict[str, _Account] = {}  # of tenants with something waiting or running
         self._idle: dict[str, _Account] = {}
         self._num_arrivals = 0
@@ -141,8 +145,12 @@ class FairQueue:
 
     def _insert(self, account: _Account, sequence: Sequence) -> None:
         if not account.waiting:
-            others = [a.counter for a in self._accounts.values() if a.waiting]
-            floor = min(others) if others else self._last.counter
-            account.counter = max(account.counter, floor)
+            account.counter = max(account.counter, self._floor(account))
         bisect.insort(account.waiting, sequence, key=_order)
         self._num_waiting += 1
+
+    def _floor(self, account: _Account) -> float:
+        """No further below the highest than `max_lag`, so that no two drift further apart."""
+        others = [a.counter for a in self._accounts.values() if a.waiting] or [self._last.counter]
+        is_running = account.num_live > 1  # beside the one that is about to wait
+        return min(min(others), max(others) - self._max_lag) if is_running else min(others)

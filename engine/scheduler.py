@@ -64,7 +64,8 @@ class Scheduler:
         self._pool = pool
         self._max_num_sequences = max_num_sequences
         self._max_batch_tokens = max_batch_tokens
-        self.waiting = FairQueue()
+        in_a_step = min(max_batch_tokens, pool.num_blocks * pool.block_size)
+        self.waiting = FairQueue(max_lag=OUTPUT_TOKEN_COST * in_a_step)
         self.running: list[Sequence] = []  # oldest first
         self._live: dict[str, Sequence] = {}
         self.num_preemptions = 0

@@ -111,6 +111,20 @@ def test_a_tenant_that_sends_twenty_times_as_much_takes_nothing_from_another() -
     assert shares[20] >= 0.95 * 0.5
 
 
+def test_a_tenant_whose_requests_all_run_loses_no_turns_between_them() -> None:
+    """Its clients ask again when they are answered, so that nothing of it waits for long."""
+    load = Load(Rounds(60, 8, 32), seed=3)
+    live: list[Sequence] = []
+    for _ in range(2500):
+        live = [each for each in live if each.finish_reason is None]
+        while len(live) < 4:
+            live.append(load.request("victim"))
+            load.rounds.add(live[-1])
+        load.fill("greedy", 80)
+        load.play()
+    assert load.work["victim"] / sum(load.work.values()) >= 0.97 * 0.5
+
+
 def test_a_lone_request_starts_at_once_beside_a_tenant_that_holds_every_place() -> None:
     rounds = Rounds(num_blocks=60, max_num_sequences=4)
     rounds.add(*(sequence(f"g{i}", 8, 100, tenant="greedy", first=99 * i) for i in range(30)))
