@@ -80,7 +80,8 @@ bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
 
 bench-peers: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(BIN)/python -m benchmarks.peers
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(THREADS),THREADS=$(THREADS)) \
+		$(BIN)/python -m benchmarks.peers
 
 peer-transformers: install
 

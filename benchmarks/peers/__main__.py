@@ -2,17 +2,18 @@
 
 Systems start one after the other, in rounds, each alone on the machine with the same threads.
 Writes docs/performance.md with its pictures, and build/peers/results.json; the last line printed is
-one JSON object. ONLY="vllm hedgerow" takes these alone; then, and with QUICK=1 (minutes instead of
-hours), the page and the pictures go to build/peers/.
+one JSON object. ONLY="vllm hedgerow" takes these alone, THREADS=1 gives each system so many; then,
+and with QUICK=1 (minutes instead of hours), the page and the pictures go to build/peers/.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.machine import describe_machine, is_quick
@@ -37,7 +38,7 @@ SYSTEMS = (
     llama.QUANTISED_SYSTEM,
 )  # fmt: skip
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-NUM_WARM = 2
+NUM_WARM, NUM_WARM_TOKENS = 2, 8
 
 
 class UnknownSystemError(Exception):
@@ -75,6 +76,8 @@ class Run:
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self._plan, self._results = plan, results
+        jobs = [replace(job, num_tokens=NUM_WARM_TOKENS) for job in plan.cells[0].jobs[:NUM_WARM]]
+        self._warm = Cell("warm", tuple(jobs), 1)
 
     def run(self, systems: Sequence[System]) -> None:
         for number in range(self._plan.num_rounds):
@@ -89,6 +92,8 @@ class Run:
     def _start(self, system: System, modes: Sequence[str], number: int) -> None:
         try:
             with system.start(modes) as running:
+                for mode in modes:
+                    running.ask(self._warm, mode)
                 for cell, mode in self._turns(system, modes, number):
                     self._measure(system, running, cell, mode, number)
         except (StartError, OSError) as error:
@@ -108,8 +113,6 @@ class Run:
         self, system: System, running: Running, cell: Cell, mode: str, number: int
     ) -> None:
         key = key_of(system.name, mode, cell.name)
-        warm = Cell("warm", cell.jobs[-NUM_WARM:], min(NUM_WARM, cell.num_streams))
-        running.ask(warm, mode)
         with Meter(running.pid) as meter:
             answers = running.ask(cell, mode)
         found = figures(answers, meter.effort)
@@ -169,6 +172,7 @@ def write_page(page: Path, results: Results, systems: Sequence[System], text: st
 
 def main() -> int:
     only = os.environ.get("ONLY", "")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends, too
     try:
         systems = chosen(only)
     except UnknownSystemError as error:
@@ -186,7 +190,7 @@ def main() -> int:
     taken = ratios(results, compared(systems, plan))
     text = f"{markdown(results, there, conditions)}\n\n## Ratios\n\n{ratio_table(taken)}"
     print(text)
-    is_whole = not (only or is_quick())
+    is_whole = not (only or is_quick() or os.environ.get("THREADS"))
     write_page(PAGE if is_whole else FOLDER / PAGE.name, results, there, text)
     print(json.dumps(document(results, taken)))
     return 0

@@ -19,7 +19,8 @@ from benchmarks.peers.process_tree import StartError, last_words, started
 from benchmarks.peers.workload import Cell
 from deployments.serve_status import DIRECT
 
-NUM_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+NUM_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+NUM_THREADS = int(os.environ.get("THREADS") or NUM_CORES)
 NUM_SEQUENCES = 32
 NUM_KV_TOKENS = 16384
 FLOAT32 = "float32"
