@@ -188,7 +188,9 @@ def main() -> int:
     machine = f"{describe_machine()}; model {MODEL}"
     conditions = Conditions(machine, roofline, NUM_THREADS, size.max_tokens, size.rounds)
     taken = ratios(results, compared(systems, plan))
-    text = f"{markdown(results, there, conditions)}\n\n## Ratios\n\n{ratio_table(taken)}"
+    text = markdown(results, there, conditions)
+    if taken:
+        text += f"\n\n### Ratios\n\n{ratio_table(taken)}"
     print(text)
     is_whole = not (only or is_quick() or os.environ.get("THREADS"))
     write_page(PAGE if is_whole else FOLDER / PAGE.name, results, there, text)

@@ -47,7 +47,7 @@ def ask(endpoint: Endpoint, cell: Cell) -> list[Answer]:
 
 
 async def _ask_all(endpoint: Endpoint, cell: Cell) -> list[Answer]:
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # some servers hang up themselves
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     answers = [Answer(job.domain) for job in cell.jobs]
     waiting, start_s = deque(range(len(cell.jobs))), time.monotonic()

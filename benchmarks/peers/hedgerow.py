@@ -17,7 +17,7 @@ from benchmarks.fault_servers import free_port
 from benchmarks.login import own_tenants
 from benchmarks.peers.answers import Answer
 from benchmarks.peers.client import Endpoint, ask
-from benchmarks.peers.engine_worker import CONFIG, fixed_arms
+from benchmarks.peers.engine_worker import CONFIG, fixed_arms, served
 from benchmarks.peers.process_tree import started, wait_until
 from benchmarks.peers.system import (
     FLOAT32,
@@ -91,7 +91,10 @@ def _measures(mode: str, cell: str) -> bool:
 SYSTEM = System(
     name="hedgerow",
     precision=FLOAT32,
-    about="the application of make serve, as ray_config.yaml has it",
+    about=(
+        "the application of make serve, as ray_config.yaml has it: "
+        f"threads of its target: {served()['target']['num_threads']}"
+    ),
     starts=(tuple(_NARROWED),),
     start=_start_application,
     is_ours=True,
