@@ -143,7 +143,8 @@ def main() -> int:
                 continue
             with running_app(folder / f"of_{num_targets}", model, num_targets, 2) as app:
                 load = Load(app.url, model, MAX_TOKENS)
-                round_s = load.learn()
+                load.learn()
+                round_s = load.time()
                 print(f"{num_targets} targets: 32 requests take {round_s:.1f} s", flush=True)
                 for each in wanted:
                     with _before(app, load, each.is_ingress):

@@ -63,7 +63,7 @@ class Answer:
         return "exact" if self == known else "wrong"
 
 
-def requests(model: str, max_tokens: int) -> list[Asked]:
+def requests(model: str, max_tokens: int, count: int = NUM_STREAMS) -> list[Asked]:
     """Chat and completion, greedy and sampled, several choices, penalties, log-probs, stops."""
     options: list[dict[str, Any]] = [
         {"temperature": 0},
@@ -72,7 +72,7 @@ def requests(model: str, max_tokens: int) -> list[Asked]:
         {"temperature": 0.5, "stop": ["zebra", "\n\n\n\n"], "repetition_penalty": 1.1},
     ]
     made = []
-    for i in range(NUM_STREAMS):
+    for i in range(count):
         chosen = options[i % len(options)]
         body = {"model": model, "max_tokens": max_tokens, "seed": i, "ignore_eos": True, **chosen}
         prompt = f"{PROMPTS[i // len(options)]} {i}"
@@ -120,18 +120,24 @@ async def _read_events(response: httpx.Response, answer: Answer) -> None:
 
 
 class Load:
-    """The same requests over and over, against what they were answered at first."""
+    """The same requests over and over, against what they were answered at first.
 
-    def __init__(self, url: str, model: str, max_tokens: int) -> None:
+    `count` of them are streamed, and as many are not.
+    """
+
+    def __init__(self, url: str, model: str, max_tokens: int, count: int = NUM_STREAMS) -> None:
         self.url = url
-        self._asked = requests(model, max_tokens)
+        self._asked = requests(model, max_tokens, count)
         self._known: list[Answer] = []
 
-    def learn(self) -> float:
-        """What everybody says undisturbed; gives the seconds that a second, full round takes."""
+    def learn(self) -> None:
+        """What everybody says undisturbed."""
         self._known = asyncio.run(self._all(False))
         for answer in self._known:
             assert answer.end == "whole", f"an undisturbed request: {answer}"
+
+    def time(self) -> float:
+        """Seconds that an undisturbed round takes."""
         started_s = time.monotonic()
         outcomes = [outcome for _, outcome in self.play()]
         assert set(outcomes) == {"exact"}, f"undisturbed answers differ: {outcomes}"

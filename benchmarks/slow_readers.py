@@ -74,6 +74,9 @@ class LocalTarget:
     async def counters(self) -> list[TargetCounters]:
         return []
 
+    async def selectors(self) -> list[dict[str, object]]:
+        return []
+
     async def change_drafters(self, change: DrafterChange) -> Unreachable:
         return Unreachable("there is no store")
 
@@ -82,6 +85,10 @@ class LocalTarget:
 
     def suspect(self, route: Route) -> None:
         raise AssertionError("there is no other target")
+
+    @property
+    def has_others(self) -> bool:
+        return False
 
     def generate(
         self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE

@@ -25,6 +25,7 @@ from cluster.tenants.tenant import Tenant
 from deployments.call import Call
 from deployments.errors import invalid
 from deployments.rate_limits import OverLimitError, rate_headers
+from deployments.tenant_counts import TenantCounts
 
 NUM_THREADS = 4
 UPKEEP_S = 5.0
@@ -66,6 +67,7 @@ class Admission:
         self._permits: dict[str, Permit] = {}
         self._refusals: dict[str, tuple[float, Verdict]] = {}
         self._book = UsageBook()
+        self.counts = TenantCounts()
         self._upkeep: asyncio.Task[None] | None = None
 
     def check(self, tenant: Tenant) -> None:
@@ -159,6 +161,7 @@ class Admission:
                 self._threads.submit(give_back)
 
     def _count(self, tenant: str, used: Usage) -> None:
+        self.counts.use(tenant, used.num_prompt_tokens)
         if used != Usage():
             self._book.add(Account(_today(), tenant), used)
 

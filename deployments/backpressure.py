@@ -2,8 +2,8 @@
 
 Of a tenant's requests that are let through a share f is refused; then f of those that come are
 refused here. At ten times what can be answered two thirds never reach the target, whose queue stays
-full. With several targets, f is the share over all, so that a full one does not close the others;
-each tenant has its own, so that a flood closes the door before itself alone.
+full. With several targets a request counts as refused when two were full, so that one alone closes
+no others. Each tenant has its own f, so that a flood closes the door before itself alone.
 """
 
 from __future__ import annotations

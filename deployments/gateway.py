@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -84,6 +84,13 @@ class Gateway:
         """Of every target replica; of none while none answers."""
         try:
             return await self.target.counters()
+        except Exception:
+            return []
+
+    async def selectors(self) -> list[dict[str, Any]]:
+        """As `counters`, what they choose from."""
+        try:
+            return await self.target.selectors()
         except Exception:
             return []
 

@@ -34,7 +34,7 @@ from deployments.messages import (
     decode_at_host,
     encode,
 )
-from engine.drafters.drafter import Draft, Drafter, Outcome, Reader
+from engine.drafters.drafter import Drafter, DraftRequest, Reader, ScoreRequest
 
 MAX_TOKENS = 2**22  # of all sequences
 IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
@@ -181,9 +181,7 @@ class HostService:
         drafts = None
         if ready is not None:
             requests = [sequence.draft_request(wanted[sequence.id][1]) for sequence in ready]
-            drafts = self._call(
-                name, ready, lambda: list(map(_drafted, self._drafters[name].draft(requests)))
-            )
+            drafts = self._call(name, ready, lambda: _drafted(self._drafters[name], requests))
         by_id = {s.id: draft for s, draft in zip(ready or (), drafts or (), strict=bool(drafts))}
         for client, ask, found in asks:
             answers = [by_id.get(sequence.id) if sequence else None for sequence in found]
@@ -227,7 +225,7 @@ class HostService:
         settled = self._call(
             name,
             sequences,
-            lambda: [list(map(_scored, each)) for each in self._drafters[name].score(requests)],
+            lambda: _scored(self._drafters[name], requests),
         )
         for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
             sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
@@ -287,10 +285,28 @@ class HostService:
             logger.exception("drafter %s failed to forget", name)
 
 
-def _drafted(draft: Draft) -> Drafted:
-    tokens = tuple(map(int, draft.tokens))
-    return Drafted(draft.base_length, tokens, draft.match_length, draft.streak, draft.is_stopped)
+def _drafted(drafter: Drafter, requests: Sequence[DraftRequest]) -> list[Drafted]:
+    """What a free drafter offers is seen before it is chosen where it runs, and not from afar: what
+    it lacks of the tokens asked for, it has stopped before."""
+    return [
+        Drafted(
+            draft.base_length,
+            tuple(map(int, draft.tokens)),
+            draft.match_length,
+            draft.streak,
+            draft.is_stopped or (drafter.is_free and len(draft.tokens) < request.draft_length),
+        )
+        for draft, request in zip(drafter.draft(requests), requests, strict=True)
+    ]
 
 
-def _scored(outcome: Outcome) -> Scored:
-    return Scored(outcome.base_length, outcome.num_offered, outcome.accept_length, outcome.censored)
+def _scored(drafter: Drafter, requests: Sequence[ScoreRequest]) -> list[list[Scored]]:
+    """Of a free drafter as of one that has stopped: see `_drafted`."""
+    longest = drafter.max_draft_length if drafter.is_free else 0
+    return [
+        [
+            Scored(o.base_length, max(o.num_offered, longest), o.accept_length, o.censored)
+            for o in outcomes
+        ]
+        for outcomes in drafter.score(requests)
+    ]

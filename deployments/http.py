@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import chain
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -20,10 +22,18 @@ from deployments.backpressure import Backpressure
 from deployments.chat import ChatFormat
 from deployments.completions import CompletionFormat
 from deployments.drafter_routes import add_drafter_routes
-from deployments.entrance import OPEN, Entrance, error_response, operators_only, tenant_of
+from deployments.entrance import (
+    OPEN,
+    Endpoint,
+    Entrance,
+    error_response,
+    operators_only,
+    tenant_of,
+)
 from deployments.errors import ApiError, ClientGoneError, OverloadedError, internal, invalid
 from deployments.gateway import Gateway, Rounds
 from deployments.json_body import read_json
+from deployments.metric_families import Family
 from deployments.metrics import CONTENT_TYPE, render_metrics
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody, parse_body
@@ -32,16 +42,42 @@ from deployments.sse import EventStream
 from engine.errors import CapacityError, InvalidRequestError
 from engine.request import Emission
 
+INVALID_VALUE = "invalid_value"
 _LOG = logging.getLogger("hedgerow.http")
 
 
-class Routes:
-    """The endpoints, on `gateway`, for whom `admission` lets in."""
+Fellows = Callable[[], Awaitable[list[Family]]]
 
-    def __init__(self, gateway: Gateway, admission: Admission) -> None:
+
+class Routes:
+    """The endpoints, on `gateway`, for whom `admission` lets in; `fellows` gives what is measured
+    at all replicas of the ingress, None at this one alone."""
+
+    def __init__(
+        self, gateway: Gateway, admission: Admission, fellows: Fellows | None = None
+    ) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._fellows = fellows or self._alone
         self._backpressure = Backpressure(time.monotonic, random.random)
+
+    def counted(self, endpoint: Endpoint) -> Endpoint:
+        """One for answers: what its tenants ask and why they are refused is counted."""
+        counts = self._admission.counts
+
+        async def counting(request: Request) -> Response:
+            tenant = tenant_of(request).name
+            counts.ask(tenant)
+            try:
+                return await endpoint(request)
+            except ApiError as error:
+                counts.refuse(tenant, error.code or str(error.status))
+                raise
+            except (InvalidRequestError, CapacityError):
+                counts.refuse(tenant, INVALID_VALUE)
+                raise
+
+        return counting
 
     async def chat(self, request: Request) -> Response:
         self._check(request)
@@ -98,6 +134,10 @@ class Routes:
             raise ApiError(404, message, "model", "model_not_found")
         return JSONResponse(_model(card))
 
+    async def selector(self, request: Request) -> Response:
+        targets = await self._gateway.selectors()
+        return JSONResponse({"object": "selector", "targets": targets})
+
     async def document(self, request: Request) -> Response:
         return JSONResponse(openapi_document(await self._gateway.card()))
 
@@ -106,8 +146,11 @@ class Routes:
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
-        families = await self._gateway.metrics()
-        return Response(render_metrics(families), media_type=CONTENT_TYPE)
+        families = await asyncio.gather(self._gateway.metrics(), self._fellows())
+        return Response(render_metrics(chain(*families)), media_type=CONTENT_TYPE)
+
+    async def _alone(self) -> list[Family]:
+        return self._admission.counts.families()
 
 
 def _model(card: ModelCard) -> Json:
@@ -138,15 +181,21 @@ class PermittedRounds:
         await self._rounds.aclose()
 
 
-def build_http(gateway: Gateway, authentication: Authentication, admission: Admission) -> FastAPI:
+def build_http(
+    gateway: Gateway,
+    authentication: Authentication,
+    admission: Admission,
+    fellows: Fellows | None = None,
+) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Entrance, authentication=authentication)
-    routes = Routes(gateway, admission)
-    app.add_route("/v1/chat/completions", routes.chat, methods=["POST"])
-    app.add_route("/v1/completions", routes.completion, methods=["POST"])
+    routes = Routes(gateway, admission, fellows)
+    app.add_route("/v1/chat/completions", routes.counted(routes.chat), methods=["POST"])
+    app.add_route("/v1/completions", routes.counted(routes.completion), methods=["POST"])
     app.add_route("/v1/models", routes.models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", routes.model, methods=["GET"])
     add_drafter_routes(app, gateway)
+    app.add_route("/v1/selector", operators_only(routes.selector), methods=["GET"])
     app.add_route("/openapi.json", routes.document, methods=["GET"])
     app.add_route(OPEN, routes.health, methods=["GET"])
     app.add_route("/metrics", operators_only(routes.metrics), methods=["GET"])
@@ -166,7 +215,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     parameter = error.parameter if isinstance(error, InvalidRequestError) else None
-    return error_response(invalid(parameter, str(error), "invalid_value"))
+    return error_response(invalid(parameter, str(error), INVALID_VALUE))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

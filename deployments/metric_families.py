@@ -78,6 +78,25 @@ def _redis(name: str, whose: str, health: StoreHealth) -> list[Family]:
     ]
 
 
+def ingress_families(
+    num_requests: Mapping[Labels, float],
+    num_refused: Mapping[Labels, float],
+    num_prompt_tokens: Mapping[Labels, float],
+) -> list[Family]:
+    """Of one ingress replica; by tenant, and refusals by reason too."""
+    name, by_reason = ("tenant",), ("tenant", "reason")
+    text = "Requests for answers, by tenant; of many tenants only some have a name."
+    requests = Family("counter", "tenant_requests", text, name, num_requests)
+    text = "Requests for answers that were refused, by the error's code."
+    refusals = Family("counter", "tenant_refusals", text, by_reason, num_refused)
+    text = "Prompt tokens of answers that ended."
+    return [
+        requests,
+        refusals,
+        Family("counter", "tenant_prompt_tokens", text, name, num_prompt_tokens),
+    ]
+
+
 def added_up(families: Iterable[Family]) -> list[Family]:
     """Those of several replicas as one of each name, in the order of their first."""
     found: dict[str, Family] = {}
@@ -233,4 +252,4 @@ def every_family() -> Sequence[Family]:
     statistics = ExchangeCounters(age_s=0.0)
     target = TargetCounters(engine, Latencies(), statistics)
     stores = [*store_families(StoreHealth()), *tenants_store_families(StoreHealth())]
-    return [*target_families(target), *stores]
+    return [*target_families(target), *ingress_families({}, {}, {}), *stores]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.config import DrafterSection
+from deployments.drafter_routes import EnabledBody
 from deployments.model_card import ModelCard
 from deployments.openai_schema import ChatBody, CompletionBody, GenerationBody
 from engine.request import MAX_LOGPROBS
@@ -25,19 +27,18 @@ RANGES: dict[str, tuple[float, float]] = {
 
 def openapi_document(card: ModelCard) -> Json:
     """For the model that `card` describes: no other name of a model is in it."""
-    schemas: Json = {"Error": _ERROR, "Model": _MODEL}
+    schemas: Json = {"Error": _ERROR, "Model": _MODEL, "Drafter": _DRAFTER, "Selector": _SELECTOR}
     bodies: tuple[tuple[str, type[GenerationBody]], ...] = (
         ("/v1/chat/completions", ChatBody),
         ("/v1/completions", CompletionBody),
     )
     paths: Json = {path: {"post": _generation(body, card, schemas)} for path, body in bodies}
-    models = {"type": "object", "required": ["object", "data"]}
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    model = {"get": _get("One model.", _reference("Model")), "parameters": [_NAME]}
     paths |= {
-        "/v1/models": {"get": _get("The model that is served.", models)},
-        "/v1/models/{name}": {"get": _get("One model.", _reference("Model"), [name])},
-        "/v1/drafters": {"get": _get("Every drafter; for operators.", models)},
+        "/v1/models": {"get": _get("The model that is served.", _list_of("Model"))},
+        "/v1/models/{name}": model,
         "/health": {"get": {**_get("Whether it can answer.", {"type": "object"}), "security": []}},
+        **_operators(),
     }
     return {
         "openapi": "3.1.0",
@@ -67,10 +68,7 @@ def _generation(body: type[GenerationBody], card: ModelCard, schemas: Json) -> J
     answer = {"type": "object", "required": ["id", "object", "created", "model", "choices"]}
     return {
         "summary": (body.__doc__ or "").strip().splitlines()[0],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _reference(body.__name__)}},
-        },
+        "requestBody": _body(_reference(body.__name__)),
         "responses": {
             "200": {
                 "description": "The answer, or with `stream` its events.",
@@ -84,16 +82,54 @@ def _generation(body: type[GenerationBody], card: ModelCard, schemas: Json) -> J
     }
 
 
-def _get(summary: str, schema: Json, parameters: list[Json] | None = None) -> Json:
-    content = {"application/json": {"schema": schema}}
+def _operators() -> Json:
+    """Routes that want an operator's key; changes are answered once they are kept."""
+    added = DrafterSection.model_json_schema(ref_template=_REFERENCE)
+    enabled = EnabledBody.model_json_schema(ref_template=_REFERENCE)
+    drafter = _reference("Drafter")
+    gone = {"type": "object", "required": ["id", "object", "deleted"]}
+    text = {"text/plain": {"schema": {"type": "string"}}}
     return {
-        "summary": summary,
-        "parameters": parameters or [],
-        "responses": {
-            "200": {"description": summary, "content": content},
-            "default": _REFUSAL,
+        "/v1/drafters": {
+            "get": _get("Every drafter, and how it is.", _list_of("Drafter")),
+            "post": _change("Adds a drafter.", drafter, added),
         },
+        "/v1/drafters/{name}": {
+            "parameters": [_NAME],
+            "patch": _change("Enables or disables a drafter.", drafter, enabled),
+            "delete": _change("Removes a drafter.", gone),
+        },
+        "/v1/selector": {"get": _get("Who chooses drafters, and how.", _reference("Selector"))},
+        "/metrics": {"get": _operation("In Prometheus' format.", "200", text)},
     }
+
+
+def _get(summary: str, schema: Json) -> Json:
+    return _operation(summary, "200", _json(schema))
+
+
+def _change(summary: str, answer: Json, body: Json | None = None) -> Json:
+    found = _operation(summary, "202", _json(answer))
+    return found if body is None else found | {"requestBody": _body(body)}
+
+
+def _operation(summary: str, status: str, content: Json) -> Json:
+    answer = {"description": summary, "content": content}
+    return {"summary": summary, "responses": {status: answer, "default": _REFUSAL}}
+
+
+def _body(schema: Json) -> Json:
+    return {"required": True, "content": _json(schema)}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _list_of(name: str) -> Json:
+    data = {"type": "array", "items": _reference(name)}
+    listed = {"object": {"const": "list"}, "data": data}
+    return {"type": "object", "required": ["object", "data"], "properties": listed}
 
 
 def _reference(name: str) -> Json:
@@ -122,6 +158,42 @@ _ERROR: Json = {
 _MODEL: Json = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "max_model_len"],
+}
+_NAME: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_DRAFTER: Json = {
+    "type": "object",
+    "required": ["id", "object", "states", "reasons", "num_failures", "num_drafts"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "drafter"},
+        "states": {"type": "array", "items": {"type": "string"}},
+        "reasons": {"type": "array", "items": {"type": "string"}},
+        "num_failures": _COUNT,
+        "num_drafts": _COUNT,
+        "num_draft_tokens": _COUNT,
+        "num_accepted_tokens": _COUNT,
+    },
+}
+_SELECTOR: Json = {
+    "type": "object",
+    "required": ["object", "targets"],
+    "properties": {
+        "object": {"const": "selector"},
+        "targets": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["speculation", "selectors", "shares", "regret"],
+                "properties": {
+                    "speculation": {"enum": ["on", "off"]},
+                    "selectors": {"type": "array", "items": {"required": ["name", "settings"]}},
+                    "shares": {"type": "object", "additionalProperties": {"type": "number"}},
+                    "regret": {"type": "array", "items": {"required": ["drafter", "num_tokens"]}},
+                },
+            },
+        },
+    },
 }
 _REFUSAL: Json = {
     "description": "What is wrong, as OpenAI words it.",

@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.config import Resume
 from deployments.progress import Progress, attempt_id
-from deployments.refusal import RefusedError
+from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, Route
 from deployments.target_client import AnswerSource, TargetFailedError
 from engine.request import Emission, GenerationRequest
@@ -66,6 +66,7 @@ class _Relay:
         self._num_attempts = self._num_moves = self._num_losses = 0
         self._is_taken = False  # by the target of this attempt
         self._was_taken = False  # by any
+        self._was_refused = False  # by a full one, before any had taken it
 
     async def next(self, pump: asyncio.Future[None]) -> list[Emission]:
         """One round's emissions; none when all is said. Raises what ended the pump."""
@@ -92,9 +93,11 @@ class _Relay:
             try:
                 await self._attempt(unfinished)
             except RefusedError as error:
-                if error.refusal.kind != "full" or not self._was_taken:
+                if not self._asks_another(error.refusal):
                     raise
                 self._num_moves += 1
+                if not self._was_taken:  # whoever is refused hears it at once
+                    continue
             except Exception as error:
                 self._note_loss(error)
             else:
@@ -102,6 +105,13 @@ class _Relay:
                 continue
             pause_s = _FIRST_PAUSE_S if self._is_taken else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
+
+    def _asks_another(self, refusal: Refusal) -> bool:
+        """What was taken waits for a place anywhere; what is new has a second chance elsewhere."""
+        if refusal.kind != "full":
+            return False
+        is_first, self._was_refused = not self._was_refused, True
+        return self._was_taken or (is_first and self._target.has_others)
 
     async def _attempt(self, unfinished: Sequence[Progress]) -> None:
         """Until all is said, or the buffer is full; raises when the target is lost."""

@@ -58,9 +58,13 @@ class Suspicion:
     def __init__(self) -> None:
         self._chosen: OrderedDict[str, object] = OrderedDict()
         self._until_s: dict[object, float] = {}
+        self.num_trusted = 0
+        """Targets that are not suspected, when one was chosen last."""
 
-    def chose(self, session_id: str, target: object) -> None:
-        self._chosen[session_id] = target
+    def chose(self, session_id: str, order: Sequence[object]) -> None:
+        """The first of `order`, which has all there are."""
+        self.num_trusted = sum(target not in self._until_s for target in order)
+        self._chosen[session_id] = order[0]
         self._chosen.move_to_end(session_id)
         while len(self._chosen) > MAX_CHOICES:
             self._chosen.popitem(last=False)

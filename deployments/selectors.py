@@ -71,6 +71,11 @@ class Selectors:
                     selector.use_arms(arms, ArmPrices(self._costs, arms))
 
     @property
+    def built(self) -> Mapping[str, Selector]:
+        """Those of the present by their names; DEFAULT is that of requests that name none."""
+        return {name: selector for name, (_, selector) in self._built.items()}
+
+    @property
     def shared(self) -> list[SharedLearner]:
         """Those of the present whose sums mean the same elsewhere.
 

@@ -25,5 +25,5 @@ class SessionRouter(ConsistentHashRouter):
             return list(ranks)
         targets = [replica.replica_id for (replica,) in ranks]
         order = SUSPICION.order(ranked(targets, Route.read(session_id).attempt))
-        SUSPICION.chose(session_id, order[0])
+        SUSPICION.chose(session_id, order)
         return [ranks[targets.index(target)] for target in order]

@@ -24,6 +24,7 @@ from deployments.metrics_export import ExportThread, RayInstruments
 from deployments.model_card import ModelCard, fingerprint
 from deployments.refusal import Refusal
 from deployments.router_store import Unreachable
+from deployments.selector_report import report_selectors
 from deployments.selectors import Selectors
 from deployments.sharing import Sharing
 from deployments.target_counters import TargetCounters
@@ -113,6 +114,12 @@ class Target:
         """For health too: a failed engine does not answer."""
         self._thread.check()
         return self._card
+
+    async def selectors(self) -> dict[str, Any]:
+        """Who chooses, and from what, as JSON has it."""
+        return await self._thread.run(
+            lambda: report_selectors(self._settings, self._selectors.built, self._engine.counters())
+        )
 
     async def counters(self) -> TargetCounters:
         engine = await self._thread.run(self._engine.counters)

@@ -40,8 +40,21 @@ class AnswerSource(Protocol):
         """The target at the end of `route` did not answer: others are tried before it."""
         ...
 
+    @property
+    def has_others(self) -> bool:
+        """Whether a further attempt would be at another target, one that is not suspected."""
+        ...
 
-class TargetClient(AnswerSource, Protocol):
+
+class Reports(Protocol):
+    """Targets, as far as they tell what their selectors know."""
+
+    async def selectors(self) -> list[dict[str, Any]]:
+        """Of every replica, as JSON has it."""
+        ...
+
+
+class TargetClient(AnswerSource, Reports, Protocol):
     """Every call may fail while a target is away."""
 
     async def describe(self) -> ModelCard: ...
@@ -77,6 +90,11 @@ class HandleClient:
         found: list[TargetCounters] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
         return found
 
+    async def selectors(self) -> list[dict[str, Any]]:
+        response = self._handle.broadcast("selectors")
+        found: list[dict[str, Any]] = await response.results_async(timeout_s=CONTROL_TIMEOUT_S)
+        return found
+
     async def change_drafters(
         self, change: DrafterChange
     ) -> DrafterChangeError | Unreachable | None:
@@ -91,6 +109,10 @@ class HandleClient:
 
     def suspect(self, route: Route) -> None:
         SUSPICION.note(route.session_id)
+
+    @property
+    def has_others(self) -> bool:
+        return SUSPICION.num_trusted > 1
 
     async def generate(
         self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE

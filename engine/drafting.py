@@ -250,10 +250,10 @@ class Drafting:
         started = time.perf_counter()
         drafts = self._drafters[name].draft(requests)
         seconds = time.perf_counter() - started
-        num_tokens = sum(len(draft.tokens) for draft in drafts)
-        if num_tokens:
-            longest = max(len(draft.tokens) for draft in drafts)
-            self._costs.observe_draft(DraftTime(name, len(steps), longest, num_tokens, seconds))
+        if any(draft.is_made for draft in drafts):
+            sizes = [len(draft.tokens) for draft in drafts]
+            call = DraftTime(name, len(steps), max(sizes), sum(sizes), seconds)
+            self._costs.observe_draft(call)
         return drafts
 
 

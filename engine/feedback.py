@@ -80,13 +80,13 @@ class Feedback:
         """
         chosen = step.decision
         watched = self._watched.get(step.sequence.id)
-        if watched is None or chosen.id < 0 or (chosen.drafter is not None and not step.draft):
+        num_offered = len(step.draft) + step.num_given_up
+        if watched is None or chosen.id < 0 or (chosen.drafter is not None and not num_offered):
             return
         for name in chosen.evaluated:
             for evaluation in islice(reversed(watched.open.get(name, {}).values()), 1):
                 if evaluation.decision is chosen:
                     evaluation.num_chosen = num_accepted
-        num_offered = len(step.draft) + step.num_given_up
         outcome = Outcome(
             chosen.id, chosen.table_version, chosen.drafter, num_offered, num_accepted, is_cut
         )

@@ -160,8 +160,8 @@ class GuardedDrafter:
             self.num_failures += 1
 
     def _note_drafts(self, drafts: Iterable[Draft], are_valid: bool) -> None:
-        """An empty draft excuses nothing: one that may not be asked now gives it as well."""
-        if not are_valid or any(draft.tokens for draft in drafts):
+        """What was never made excuses nothing: one that may not be asked now gives it as well."""
+        if not are_valid or any(draft.is_made for draft in drafts):
             self._note("draft", failed=not are_valid)
 
     def _note(self, kind: Kind, failed: bool) -> None:

@@ -121,9 +121,10 @@ class Waves:
             wait_s = 0.0 if wanted else wait_s
 
     def _note_time(self, name: str, answered: Sequence[_Asked], was_awaited: bool) -> None:
-        lengths = [len(asked.draft.tokens) for asked in answered if asked.draft is not None]
-        if not any(lengths):
+        drafts = [asked.draft for asked in answered if asked.draft is not None]
+        if not any(draft.is_made for draft in drafts):
             return
+        lengths = [len(draft.tokens) for draft in drafts]
         seconds = time.monotonic() - min(asked.at_s for asked in answered)
         if was_awaited:
             self._patience.came(name, seconds)

@@ -41,6 +41,21 @@ class Features:
     def _num_confidences(self) -> int:
         return len(self.confidence_edges) + 2 if self.confidence_edges else 1
 
+    def least(self, cell: int) -> dict[str, float]:
+        """What a cell stands for: the least match length, streak and confidence in it.
+
+        Without `confidence` it is not known, or not looked at.
+        """
+        confidence, other = divmod(cell, self._num_others)
+        match, streak = divmod(other, len(self.streak_edges) + 1)
+        found: dict[str, float] = {
+            "match_length": (0, *self.match_edges)[match],
+            "streak": (0, *self.streak_edges)[streak],
+        }
+        if confidence:
+            found["confidence"] = (0.0, *self.confidence_edges)[confidence - 1]
+        return found
+
     def cells(self, arms: Arms, contexts: Sequence[Context]) -> Ints:
         """The cell of each drafter, in the order of `arms.names`; unknown evidence counts as 0."""
         matches = arms.gather([context.match_lengths for context in contexts])

@@ -104,6 +104,15 @@ class LearningSelector:
     def arms(self) -> Arms:
         return self._arms
 
+    @property
+    def version(self) -> int:
+        """As decisions name it."""
+        return self._version
+
+    @property
+    def scope(self) -> Scope:
+        return self._settings.scope
+
     def use_arms(self, arms: Arms, prices: Prices) -> None:
         """Adds and removes arms. Those that stay keep their sums.
 

@@ -80,6 +80,15 @@ class SurvivalSelector:
         return self._arms
 
     @property
+    def version(self) -> int:
+        """As decisions name it."""
+        return self._version
+
+    @property
+    def features(self) -> Features:
+        return self._settings.features
+
+    @property
     def reads_confidences(self) -> bool:
         return bool(self._settings.features.confidence_edges)
 

@@ -59,6 +59,12 @@ class SurvivalTable:
         return self._shape
 
     @property
+    def counts(self) -> dict[str, Floats]:
+        """By tenant or (for all) "": [at risk or passed, drafter, cell, depth]."""
+        counts = self._counts
+        return {key: counts[row] for key, row in self._rows.keys.items()}
+
+    @property
     def num_at_risk(self) -> Floats:
         return self._counts[:, 0]
 

@@ -29,6 +29,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parents[1]
 APPLICATION_FILES = (
     "test_hosts.py",
+    "test_kill.py",
     "test_nodes.py",
     "test_openai_chat.py",
     "test_openai_completions.py",
@@ -109,13 +110,14 @@ class App:
 
 
 def _test_config() -> dict[str, Any]:
-    """The repository's own file, exact, with a host and with selectors to name."""
+    """The repository's own file, exact, with a lookup on its host and with selectors to name."""
     document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
     application = document["applications"][0]
     args = application["args"]
     args["target"]["numerics"] = "invariant"
-    args["drafters"].append({"name": "far", "kind": "prompt_lookup", "host": "edge"})
-    args["hosts"] = [{"name": "edge", "num_cpus": 0.1, "num_threads": 1, "draft_timeout_s": 5.0}]
+    (host,) = args["hosts"]
+    host["draft_timeout_s"] = 5.0
+    args["drafters"].append({"name": "far", "kind": "prompt_lookup", "host": host["name"]})
     (target,) = [d for d in application["deployments"] if d["name"] == "Target"]
     target["user_config"]["speculation"] = "on"
     eager = {"name": "fixed", "drafter": "lookup", "draft_length": 8}

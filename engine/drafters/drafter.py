@@ -67,6 +67,11 @@ class Draft:
         """Tokens of `draft_length` that the drafter itself did not draft."""
         return draft_length - len(self.tokens) if self.is_stopped else 0
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the drafter has tried, and be it that it stopped before the first token."""
+        return bool(self.tokens) or self.is_stopped
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -62,8 +62,9 @@ def test_the_benchmarks_measure_the_rule_and_the_drafters_that_are_served() -> N
     served = [
         (d["name"], d["kind"], d["max_draft_length"]) for d in application["args"]["drafters"]
     ]
-    heads = [drafter for drafter in trained_configs() if drafter.kind == "head"]
-    measured = [(d.name, d.kind, d.max_draft_length) for d in [*drafter_configs(None), *heads]]
+    measured = [
+        (d.name, d.kind, d.max_draft_length) for d in [*drafter_configs(None), *trained_configs()]
+    ]
     assert sorted(served) == sorted(measured)
     assert application["args"]["target"]["numerics"] == "fast"
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from selector_reports import first_report
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from cluster.config import ClusterConfig, Limits, Resume
@@ -173,6 +174,7 @@ class FakeTarget:
         self.config = ClusterConfig.model_validate({"drafters": drafters})
         self.changes = DrafterChanges()
         self.suspected: list[Route] = []
+        self.has_others = False
 
     async def describe(self) -> ModelCard:
         if not self.is_loaded:
@@ -207,10 +209,12 @@ class FakeTarget:
             num_drafter_failures={"lookup": 1, "far": 4},
             drafter_states={"lookup": "ready", "far": "resting"},
         )
-        notes = {
-            drafter.name: DrafterNote("failed", "no such folder") for drafter in self.changes.added
-        }
+        note, added = DrafterNote("failed", "no such folder"), self.changes.added
+        notes = {drafter.name: note for drafter in added}
         return [TargetCounters(engine, Latencies(), drafters=notes)] * 2
+
+    async def selectors(self) -> list[dict[str, Any]]:
+        return [first_report()] * 2
 
     async def store_health(self) -> StoreHealth:
         return StoreHealth(True, 1000, 4000)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from cluster.tenants.api_key import new_key
 from cluster.tenants.store import Credential, TenantStoreError
 from cluster.tenants.tenant import Tenant
-from deployments.authentication import MAX_ASKING, Authentication
+from deployments.authentication import MAX_ASKING, Authentication, Headers
 from deployments.errors import ApiError
 
 COMPLETIONS = "/v1/completions"
@@ -204,68 +205,74 @@ class SlowFinder:
         return self.credential
 
 
-def test_requests_with_one_key_ask_once_and_a_cancelled_one_stops_no_other() -> None:
+@dataclass(slots=True)
+class Door:
+    """`headers` have the key of `tenant`; the store answers when it `may_answer`."""
+
+    tenant: Tenant
+    headers: Headers
+    finder: SlowFinder
+    now_s: float = 0.0
+    authentication: Authentication = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authentication = Authentication(self.finder, lambda: self.now_s)
+
+    async def ask(self, headers: Headers | None = None) -> Tenant:
+        return await self.authentication.tenant_of(headers or self.headers)
+
+
+def bearer(key: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {key}".encode())]
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    key, tenant = new_key(), Tenant(name="acme")
+    found = Door(tenant, bearer(key.text), SlowFinder(Credential(tenant, key.digest)))
+    yield found
+    found.authentication.close()
+
+
+def test_requests_with_one_key_ask_once_and_a_cancelled_one_stops_no_other(door: Door) -> None:
     async def test() -> None:
-        key, tenant = new_key(), Tenant(name="acme")
-        finder = SlowFinder(Credential(tenant, key.digest))
-        authentication = Authentication(finder)
-        headers = [(b"authorization", f"Bearer {key.text}".encode())]
-        asks = [asyncio.ensure_future(authentication.tenant_of(headers)) for _ in range(8)]
+        asks = [asyncio.ensure_future(door.ask()) for _ in range(8)]
         await asyncio.sleep(0)
         asks[0].cancel()
-        finder.may_answer.set()
-        assert await asyncio.gather(*asks[1:]) == [tenant] * 7
-        assert finder.num_asked == 1
-        authentication.close()
+        door.finder.may_answer.set()
+        assert await asyncio.gather(*asks[1:]) == [door.tenant] * 7
+        assert door.finder.num_asked == 1
 
     run(test)
 
 
-def test_while_the_store_is_away_known_keys_go_on_and_others_may_try_again() -> None:
+def test_while_the_store_is_away_known_keys_go_on_and_others_may_try_again(door: Door) -> None:
     async def test() -> None:
-        key, tenant, now_s = new_key(), Tenant(name="acme"), [0.0]
-        finder = SlowFinder(Credential(tenant, key.digest))
-        finder.may_answer.set()
-        authentication = Authentication(finder, lambda: now_s[0])
-        headers = [(b"authorization", f"Bearer {key.text}".encode())]
-        other = [(b"authorization", f"Bearer {new_key().text}".encode())]
-        assert await authentication.tenant_of(headers) == tenant
-        finder.is_away, now_s[0] = True, 3600.0
-        assert await authentication.tenant_of(headers) == tenant
+        door.finder.may_answer.set()
+        assert await door.ask() == door.tenant
+        door.finder.is_away, door.now_s = True, 3600.0
+        assert await door.ask() == door.tenant
         with pytest.raises(ApiError) as caught:
-            await authentication.tenant_of(other)
+            await door.ask(bearer(new_key().text))
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
-        authentication.close()
 
     run(test)
 
 
-def test_a_flood_of_unknown_keys_is_bounded_and_known_keys_go_on() -> None:
+def test_a_flood_of_unknown_keys_is_bounded_and_known_keys_go_on(door: Door) -> None:
     async def test() -> None:
-        key, tenant, now_s = new_key(), Tenant(name="acme"), [0.0]
-        finder = SlowFinder(Credential(tenant, key.digest))
-        finder.may_answer.set()
-        authentication = Authentication(finder, lambda: now_s[0])
-        headers = [(b"authorization", f"Bearer {key.text}".encode())]
-        assert await authentication.tenant_of(headers) == tenant
-        finder.may_answer.clear()
-        flood = [
-            asyncio.ensure_future(
-                authentication.tenant_of([(b"authorization", f"Bearer {new_key().text}".encode())])
-            )
-            for _ in range(MAX_ASKING)
-        ]
+        door.finder.may_answer.set()
+        assert await door.ask() == door.tenant
+        door.finder.may_answer.clear()
+        flood = [asyncio.ensure_future(door.ask(bearer(new_key().text))) for _ in range(MAX_ASKING)]
         await asyncio.sleep(0)
-        now_s[0] = 10.0
-        assert await authentication.tenant_of(headers) == tenant
+        door.now_s = 10.0
+        assert await door.ask() == door.tenant
         with pytest.raises(ApiError) as caught:
-            await authentication.tenant_of(
-                [(b"authorization", f"Bearer {new_key().text}".encode())]
-            )
+            await door.ask(bearer(new_key().text))
         assert caught.value.status == 503
-        finder.may_answer.set()
+        door.finder.may_answer.set()
         refused = await asyncio.gather(*flood, return_exceptions=True)
         assert all(isinstance(each, ApiError) and each.status == 401 for each in refused)
-        authentication.close()
 
     run(test)

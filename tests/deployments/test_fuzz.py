@@ -5,6 +5,7 @@ HEDGEROW_CASES says how many of the former (2,000), HEDGEROW_MUTANTS of the latt
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -31,9 +32,11 @@ from engine.request import SamplingParams
 NUM_CASES = int(os.environ.get("HEDGEROW_CASES", "2000"))
 NUM_MUTANTS = int(os.environ.get("HEDGEROW_MUTANTS", "5000"))
 NUM_GETS = 50  # of each operation that has little to vary
+NUM_CHANGES = max(50, NUM_CASES // 20)  # of each that changes drafters, in each mode
 NUM_CLIENTS = 16
 PATIENCE_S = 0.25
 ANSWER_S = 10.0
+GENERATION = ("/v1/chat/completions", "/v1/completions")
 CARD = ModelCard("tiny", 257, 512, "fp_test", 1700000000)
 NO_HTTP = b"Invalid HTTP request received."
 
@@ -56,8 +59,11 @@ def test_every_case_of_the_document_is_answered_as_it_says(server: RunningServer
     schema: Any = schemathesis.openapi.from_dict(openapi_document(CARD))
     num_seen: Counter[tuple[str, int]] = Counter()
     with httpx.Client(base_url=server.url, headers={"Authorization": server.login}) as client:
+        rng = random.Random(1)
 
         def ask(case: Any) -> None:
+            if case.operation.path == "/v1/drafters/{name}" and rng.random() < 0.5:
+                case.path_parameters["name"] = rng.choice(drafters(server))
             sent = case.as_transport_kwargs(base_url=server.url)
             answer = client.request(
                 sent["method"],
@@ -73,20 +79,55 @@ def test_every_case_of_the_document_is_answered_as_it_says(server: RunningServer
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if kind == "application/json":
                 case.operation.validate_response(Response.from_httpx(answer, verify=False))
+            elif case.operation.path == "/metrics":
+                assert kind == "text/plain"
+                assert answer.text.startswith("# HELP hedgerow:")
             else:
                 assert kind == "text/event-stream"
                 assert answer.text.endswith("data: [DONE]\n\n"), answer.text[-300:]
 
         for found in schema.get_all_operations():
             operation: Any = found.ok()
-            is_post = operation.method == "post"
+            is_get = operation.method == "get"
+            is_answer = operation.path in GENERATION
             for mode in GenerationMode:
-                if is_post or mode is GenerationMode.POSITIVE:
-                    run_cases(operation, mode, NUM_CASES // 4 if is_post else NUM_GETS, ask)
+                if is_get and mode is GenerationMode.NEGATIVE:
+                    continue
+                num = NUM_GETS if is_get else NUM_CASES // 4 if is_answer else NUM_CHANGES
+                run_cases(operation, mode, num, ask)
     assert sum(num_seen.values()) >= NUM_CASES, num_seen
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in GENERATION:
         assert num_seen[f"POST {path}", 200] >= NUM_CASES // 100, num_seen
         assert num_seen[f"POST {path}", 400] >= NUM_CASES // 100, num_seen
+    for change in ("POST /v1/drafters", "PATCH /v1/drafters/{name}", "DELETE /v1/drafters/{name}"):
+        assert num_seen[change, 202], num_seen
+    for path in ("/v1/drafters", "/v1/selector", "/metrics"):
+        assert num_seen[f"GET {path}", 200] == NUM_GETS, num_seen
+
+
+def drafters(server: RunningServer) -> list[str]:
+    """Those that there are now, and one that is not."""
+    target = server.server.target
+    known = [each.name for each in target.changes.apply(target.config).drafters]
+    return [*known, "nobody"]
+
+
+def test_every_route_is_in_the_document(serving: Any) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            there = {
+                (route.path.replace(":path", ""), method)
+                for route in server.app.routes
+                for method in route.methods - {"HEAD"}
+            }
+            documented = {
+                (path, method.upper())
+                for path, operations in openapi_document(CARD)["paths"].items()
+                for method in operations.keys() - {"parameters"}
+            }
+            assert documented == there - {("/openapi.json", "GET")}
+
+    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def run_cases(operation: Any, mode: Any, num: int, ask: Any) -> None:

@@ -360,6 +360,18 @@ def test_two_targets_may_use_the_same_number(target: Target) -> None:
     assert tokens_of(other.send(ask(3))) == (6, 6)
 
 
+def test_a_lookup_that_finds_nothing_has_stopped() -> None:
+    """Its offer was not seen when it was chosen: what it lacks is refused, like a model's stop."""
+    lookup = PromptLookupDrafter("lookup", 4, min_match=1)
+    target = Target(HostService([lookup], IDENTITY))
+    question = AskDraft(9, "lookup", (DraftPart(Known(1, 3, ()), 2),))
+    (answer,) = target.send(opened(1, (1, 2, 3)), question)
+    assert answer == Drafts(9, (Drafted(3, (), 0, 0, is_stopped=True),))
+    question = AskDraft(9, "lookup", (DraftPart(Known(1, 3, (1,)), 2),))
+    (answer,) = target.send(question)
+    assert answer == Drafts(9, (Drafted(4, (2, 3), 1, 0, is_stopped=False),))
+
+
 def test_several_drafters_read_the_same_sequence(echo: Echo) -> None:
     lookup = PromptLookupDrafter("lookup", 4, min_match=1)
     target = Target(HostService([echo, lookup], IDENTITY))
@@ -367,7 +379,7 @@ def test_several_drafters_read_the_same_sequence(echo: Echo) -> None:
     target.settle()
     (scores,) = target.send(score(5, name="lookup"))
     assert isinstance(scores, Scores)
-    assert [(each.base_length, each.num_offered) for each in scores.outcomes[0]] == [(2, 0)]
+    assert [(each.base_length, each.num_offered) for each in scores.outcomes[0]] == [(2, 4)]
     asked = AskDraft(2, "lookup", (DraftPart(Known(1, 5, ()), 3),))
     (answer,) = target.send(asked)
     assert isinstance(answer, Drafts)

@@ -63,7 +63,7 @@ def wait_for(condition: Callable[[], bool]) -> float:
 
 def host_pid(app: Any) -> int | None:
     below = psutil.Process(app.process.pid).children(recursive=True)
-    found = [p.pid for p in below if p.is_running() and "Drafter-edge" in " ".join(p.cmdline())]
+    found = [p.pid for p in below if p.is_running() and "Drafter-domains" in " ".join(p.cmdline())]
     return found[0] if found else None
 
 
@@ -96,7 +96,7 @@ def test_drafters_come_rest_and_go_under_a_stream(app: Any, client: OpenAI) -> N
 
     with ThreadPoolExecutor(1) as threads, httpx.Client(headers=app.login, timeout=30) as operator:
         stream = threads.submit(ask, client, {}, **asked)
-        for name, host in zip(names, (None, "edge"), strict=True):
+        for name, host in zip(names, (None, "domains"), strict=True):
             section = {"name": name, "kind": "prompt_lookup", "max_draft_length": 8, "host": host}
             assert operator.post(url, json=section).status_code == 202
         for name in names:

@@ -21,6 +21,7 @@ from deployments.metric_families import (
 from deployments.metrics import render_metrics
 from deployments.metrics_export import Exporter, ExportThread
 from deployments.target_counters import TargetCounters
+from deployments.tenant_counts import TenantCounts
 from engine.counters import DrafterHindsight, EngineCounters
 from engine.request import DrafterUse, Emission, SpeculationUse
 
@@ -117,7 +118,8 @@ def test_the_redis_of_tenants_is_told_from_that_of_the_statistics() -> None:
 def test_every_family_that_there_may_be_is_listed() -> None:
     listed = {family.name for family in every_family()}
     stores = [*store_families(StoreHealth()), *tenants_store_families(StoreHealth())]
-    there = {family.name for family in [*target_families(target()), *stores]}
+    counts = TenantCounts().families()
+    there = {family.name for family in [*target_families(target()), *counts, *stores]}
     assert there == listed
     assert len(listed) == len(every_family()), "a name is given twice"
     for family in every_family():

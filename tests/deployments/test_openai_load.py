@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,33 @@ def test_hanging_up_stops_the_work_and_frees_its_cache(
     usage = app.metric("kv_cache_usage_perc")
     app.wait_until_idle()
     assert app.metric("kv_cache_usage_perc") <= usage < 0.5
+
+
+def test_clients_that_vanish_at_random_points_leave_no_cache_in_use(app: Any) -> None:
+    """200 of them, 25 at once, with streams and without; the last one's blocks are free at once."""
+    app.wait_until_idle()
+    rng = random.Random(7)
+    num_before = app.metric("num_requests_finished_total")
+
+    async def vanish(http: httpx.AsyncClient, i: int) -> None:
+        body = {"model": MODEL, "prompt": f"Count to {i}:", "max_tokens": 500, "ignore_eos": True}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(rng.uniform(0.0, 0.6)):
+                await http.post("/v1/completions", json=body | {"stream": i % 2 == 0})
+
+    async def vanish_all() -> None:
+        limits = httpx.Limits(max_connections=25)
+        async with httpx.AsyncClient(
+            base_url=app.url, headers=app.login, limits=limits, timeout=60
+        ) as http:
+            for first in range(0, 200, 25):
+                await asyncio.gather(*(vanish(http, first + i) for i in range(25)))
+
+    asyncio.run(vanish_all())
+    deadline_s = time.monotonic() + 1.0
+    while app.metric("kv_cache_usage_perc"):
+        assert time.monotonic() < deadline_s, "blocks are held for clients that have gone"
+    assert app.metric("num_requests_finished_total") - num_before >= 50
 
 
 def test_speculation_is_switched_off_and_on_without_a_restart(app: Any, client: OpenAI) -> None:

@@ -55,6 +55,10 @@ class Replicas:
     def suspect(self, route: Route) -> None:
         self.suspected.append(route)
 
+    @property
+    def has_others(self) -> bool:
+        return len(self.threads) > 1
+
     async def generate(
         self, requests: Sequence[GenerationRequest], route: Route = ANYWHERE
     ) -> AsyncGenerator[list[Emission], None]:
@@ -88,6 +92,8 @@ async def fail(fault: str) -> None:
         raise TargetFailedError("KeyError")
     if fault == "full":
         raise RefusedError(Refusal("full", None, "the queue is full"))
+    if fault == "invalid":
+        raise RefusedError(Refusal("invalid", "stop", "too many"))
     await asyncio.Event().wait()
 
 
@@ -297,9 +303,44 @@ def test_a_request_that_no_target_can_take_ends() -> None:
     run(test)
 
 
-def test_a_refusal_at_the_start_is_the_caller_s() -> None:
+def test_a_full_target_s_refusal_is_the_caller_s_where_there_is_no_other() -> None:
     async def test() -> None:
-        with replicas((0, "full")) as targets, pytest.raises(RefusedError):
+        with replicas((0, "full"), count=1) as targets, pytest.raises(RefusedError):
+            await listen(ResumingClient(targets, SOON), choices())
+        assert len(targets.seen) == 1
+
+    run(test)
+
+
+def test_what_a_full_target_refuses_the_next_one_answers_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = undisturbed(choices())
+    monkeypatch.setattr("deployments.resume._FIRST_PAUSE_S", 1e9)
+
+    async def test() -> None:
+        with replicas((0, "full")) as targets:
+            said, _ = await listen(ResumingClient(targets, SOON), choices())
+        assert said == expected
+        assert targets.routes == [Route("session", 0), Route("session", 1)]
+
+    run(test)
+
+
+@pytest.mark.parametrize("faults", [["full", "full"], ["dies", "full", "full"]])
+def test_a_second_full_target_s_refusal_is_the_caller_s(faults: list[str]) -> None:
+    async def test() -> None:
+        losses = [(0, fault) for fault in faults]
+        with replicas(*losses, count=3) as targets, pytest.raises(RefusedError):
+            await listen(ResumingClient(targets, SOON), choices())
+        assert len(targets.seen) == len(faults)
+
+    run(test)
+
+
+def test_what_is_wrong_with_a_request_is_asked_of_no_other_target() -> None:
+    async def test() -> None:
+        with replicas((0, "invalid")) as targets, pytest.raises(RefusedError):
             await listen(ResumingClient(targets, SOON), choices())
         assert len(targets.seen) == 1
 
@@ -484,7 +525,7 @@ def test_later_attempts_go_round_the_targets() -> None:
 def test_a_silent_target_is_tried_last_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     suspicion, now_s = Suspicion(), [100.0]
     monkeypatch.setattr("deployments.route.time.monotonic", lambda: now_s[0])
-    suspicion.chose("one", "a")
+    suspicion.chose("one", ["a", "b", "c"])
     suspicion.note("one")
     suspicion.note("never chosen")
     assert suspicion.order(["a", "b", "c"]) == ["b", "c", "a"]

@@ -65,7 +65,7 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
     config = Path(edited(tmp_path, "smollm2-135m-instruct", missing))
     lines = config.read_text().splitlines()
-    config.write_text("\n".join(line for line in lines if "kind: head" not in line))
+    config.write_text("\n".join(line for line in lines if "path: models/" not in line))
     done = serve(str(config), "--port", "18321")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"{missing}: no such folder"]
@@ -75,7 +75,6 @@ def test_heads_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     done = serve(edited(tmp_path, "smollm2-135m-instruct", "another"), "--port", "18321")
     assert done.returncode == 1
     refusals = done.stderr.splitlines()
-    assert len(refusals) == 4
     for refusal, domain in zip(refusals, ("code", "math", "chat", "edit"), strict=True):
         assert f"'models/{domain}-head' drafts for 'smollm2-135m-instruct', not for" in refusal
 

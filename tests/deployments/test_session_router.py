@@ -76,6 +76,16 @@ def test_a_target_that_was_silent_is_the_last_for_every_session(targets: Targets
         assert targets.order(Route(f"s{i}").session_id)[-1] == silent
 
 
+def test_the_targets_that_may_be_asked_are_known(targets: Targets) -> None:
+    targets.order(Route("s").session_id)
+    assert targets.suspicion.num_trusted == 3
+    targets.suspicion.note(Route("s").session_id)
+    targets.order(Route("t").session_id)
+    assert targets.suspicion.num_trusted == 2
+    Targets(("d",)).order(Route("s").session_id)
+    assert targets.suspicion.num_trusted == 1
+
+
 def test_requests_without_a_session_spread(targets: Targets) -> None:
     firsts = {targets.order("", f"request-{i}")[0] for i in range(50)}
     assert firsts == {"a", "b", "c"}

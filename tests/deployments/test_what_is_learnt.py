@@ -103,6 +103,18 @@ def test_the_command_line_shows_what_the_application_learnt(
     assert [TENANT, "suffix"] in rows
 
 
+def test_operators_see_who_chooses_and_from_what(app: Any, client: OpenAI) -> None:
+    assert drafted(client)
+    answer = httpx.get(f"{app.url}/v1/selector", headers=app.login, timeout=30)
+    (target,) = answer.raise_for_status().json()["targets"]
+    selectors = {each["name"]: each for each in target["selectors"]}
+    assert {None, "eager", "far"} <= set(selectors)
+    assert selectors[None]["settings"]["name"] == "survival"
+    (table,) = [each for each in selectors[None]["tables"] if each["tenant"] == TENANT]
+    assert sum(row["num_at_risk"][0] for row in table["rows"]) > 0
+    assert sum(target["shares"].values()) == pytest.approx(1.0, abs=0.01)
+
+
 def test_a_target_goes_by_what_others_learnt_also_after_it_was_killed(
     app: Any, client: OpenAI, store: RedisStore
 ) -> None:

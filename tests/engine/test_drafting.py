@@ -163,6 +163,18 @@ def test_an_empty_draft_is_no_failure() -> None:
     assert made.num_failures == {"d": 0}
 
 
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_the_time_of_a_draft_counts_if_it_was_made(is_stopped: bool) -> None:
+    costs = CostModel()
+    made = Drafting(
+        [Scripted(each(lambda r: Draft(len(r.tokens), is_stopped=is_stopped)))], VOCAB, costs
+    )
+    made.use_selectors(FixedSelector("d", 4), {})
+    for _ in range(20):
+        assert drafts_of(made, step()) == []
+    assert (costs.draft_seconds("d", np.array([4.0]), 1)[0] > 0.0) == is_stopped
+
+
 @free_or_not
 @every_lie
 def test_the_breaker_opens_after_three_failures_in_a_row(lie: Answer, is_free: bool) -> None:
@@ -182,6 +194,16 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
         made.draft([step()], IDLE)
     assert len(drafter.asked) == 12
     assert made.num_failures == {"d": 8}
+
+
+def test_a_drafter_that_stopped_at_once_has_answered() -> None:
+    drafter = Scripted(raising)
+    made = drafting(drafter)
+    for number in range(12):
+        stopped = each(lambda r: Draft(len(r.tokens), is_stopped=True))
+        drafter.answer = stopped if number % 3 == 2 else raising
+        made.draft([step()], IDLE)
+    assert len(drafter.asked) == 12
 
 
 def draft_request() -> DraftRequest:

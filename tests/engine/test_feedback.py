@@ -144,6 +144,20 @@ def test_a_draft_that_never_came_says_nothing() -> None:
     assert learner.heard == []
 
 
+class Reticent(Oracle):
+    """Stops before the first token."""
+
+    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(len(r.tokens), is_stopped=True) for r in requests]
+
+
+def test_a_drafter_that_stopped_at_once_was_refused() -> None:
+    learner = Recording("oracle", 3)
+    run([Reticent([])], learner)
+    assert learner.heard[0] == Outcome(0, 3, "oracle", 3, 0)
+    assert len(learner.heard) == len(learner.contexts)
+
+
 def test_a_draft_cut_by_the_end_of_the_text_says_at_least() -> None:
     end = text_of(FOREVER)[9]
     asked = GenerationRequest("a", (1, 2, 3), 40, stop_token_ids=(end,), ignore_eos=True)
