@@ -80,7 +80,7 @@ bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
 
 bench-peers: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(THREADS),THREADS=$(THREADS)) \
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(THREADS),THREADS=$(THREADS)) $(if $(ROUNDS),ROUNDS=$(ROUNDS)) \
 		$(BIN)/python -m benchmarks.peers
 
 peer-transformers: install

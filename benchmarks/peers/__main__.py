@@ -3,7 +3,8 @@
 Systems start one after the other, in rounds, each alone on the machine with the same threads.
 Writes docs/performance.md with its pictures, and build/peers/results.json; the last line printed is
 one JSON object. ONLY="vllm hedgerow" takes these alone, THREADS=1 gives each system so many; then,
-and with QUICK=1 (minutes instead of hours), the page and the pictures go to build/peers/.
+and with QUICK=1 (minutes instead of hours), the page and the pictures go to build/peers/. ROUNDS=1
+measures each once, instead of three times.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     size = QUICK if is_quick() else FULL
+    size = replace(size, rounds=int(os.environ.get("ROUNDS") or size.rounds))
     FOLDER.mkdir(parents=True, exist_ok=True)
     plan, results = make_plan(size), Results()
     roofline = measure(resolve_model(MODEL), NUM_THREADS)

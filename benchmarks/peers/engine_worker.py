@@ -1,7 +1,7 @@
 """`python -m benchmarks.peers.engine_worker`: our own engine without Ray and HTTP around it.
 
-The drafters and the target's room are those of `ray_config.yaml`, on as many threads as there are
-for all systems. Every cell is another tenant's: none finds the prefixes or answers of one before.
+The drafters and the target's room are those of `ray_config.yaml`, all in this process, on as many
+threads as there are for all systems. Every cell is another tenant's: none finds the prefixes or answers of one before.
 """
 
 from __future__ import annotations
@@ -54,12 +54,16 @@ def fixed_arms() -> dict[str, tuple[str, int]]:
     }
 
 
+def _without_host(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "host"}
+
+
 class Bench:
     """A mode names the selector."""
 
     def __init__(self, num_threads: int) -> None:
         args = served()
-        drafters = [DrafterConfig(**entry) for entry in args["drafters"]]
+        drafters = [DrafterConfig(**_without_host(entry)) for entry in args["drafters"]]
         target = TargetConfig(**{**args["target"], "num_threads": num_threads})
         self._engine: Engine = build_engine(target, drafters)
         longest = {drafter.name: drafter.max_draft_length for drafter in drafters}

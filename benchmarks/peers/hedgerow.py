@@ -93,7 +93,8 @@ SYSTEM = System(
     precision=FLOAT32,
     about=(
         "the application of make serve, as ray_config.yaml has it: "
-        f"threads of its target: {served()['target']['num_threads']}"
+        f"threads of its target: {served()['target']['num_threads']}, hosts beside it: "
+        f"{len(served().get('hosts', ()))}"
     ),
     starts=(tuple(_NARROWED),),
     start=_start_application,
@@ -102,7 +103,7 @@ SYSTEM = System(
 ENGINE = System(
     name="hedgerow-engine",
     precision=FLOAT32,
-    about="its engine alone, on all threads",
+    about="its engine alone, all drafters in its process",
     starts=((*_NARROWED, *fixed_arms()),),
     start=_start_engine,
     measures=_measures,

@@ -34,7 +34,7 @@ class Size:
     open_rate_per_s: float
 
 
-FULL = Size(64, 3, {1: 12, 8: 24, 32: 48}, 8, 24, 0.6)
+FULL = Size(48, 3, {1: 12, 8: 24, 32: 48}, 8, 24, 0.6)
 QUICK = Size(16, 1, {1: 4, 8: 8}, 0, 0, 0.0)
 
 
