@@ -1,7 +1,8 @@
 """`python -m benchmarks.peers.engine_worker`: our own engine without Ray and HTTP around it.
 
 The drafters and the target's room are those of `ray_config.yaml`, all in this process, on as many
-threads as there are for all systems. Every cell is another tenant's: none finds the prefixes or answers of one before.
+threads as there are for all systems. Every cell is another tenant's: none finds the prefixes or
+answers of one before.
 """
 
 from __future__ import annotations
