@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make install` builds from constraints.txt.
 # make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1; make bench-replay TRACES=folder
 # make peer-vllm peer-llama && make bench-peers QUICK=1 ONLY="vllm hedgerow"
-# make train-drafters PROMPTS=folder DOMAINS="code math"; make evaluate-drafters DRAFTERS=models/code-head
+# make train-drafters PROMPTS=folder DOMAINS="code math" ARGS="--device cpu"; make evaluate-drafters DRAFTERS=models/code-head
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
@@ -136,10 +136,10 @@ record-traces: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.record $(or $(TRACES),build/traces)
 
 train-drafters: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(if $(PROMPTS),PROMPTS=$(PROMPTS)) $(BIN)/python -m training.recipe $(DOMAINS)
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(PROMPTS),PROMPTS=$(PROMPTS)) $(BIN)/python -m training.recipe $(DOMAINS) $(ARGS)
 
 evaluate-drafters: install
-	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS)
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m training.evaluate $(DRAFTERS) $(ARGS)
 
 prove-operating: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.operating

@@ -24,7 +24,7 @@ from cluster.yaml_file import read_yaml, write_yaml
 from deployments.serve_status import DASHBOARD, DIRECT
 
 START_S = 300.0
-HOST = "edge"
+HOST = "domains"
 STALL_TIMEOUT_S = 5.0
 
 
@@ -105,14 +105,13 @@ def _title(process: psutil.Process) -> str:
 
 
 def document(model: str, num_targets: int, num_ingresses: int) -> dict[str, Any]:
-    """The repository's file, exact, with a host, and impatient."""
+    """The repository's file, exact, with a lookup on its host, and impatient."""
     read: Any = read_yaml(Path("ray_config.yaml"))
     found: dict[str, Any] = read
     application = found["applications"][0]
     args = application["args"]
     args["target"] |= {"model": model, "numerics": "invariant", "num_kv_tokens": 8192}
     args["drafters"].append({"name": "far", "kind": "prompt_lookup", "host": HOST})
-    args["hosts"] = [{"name": HOST, "num_cpus": 0.1, "num_threads": 1}]
     for deployment in application["deployments"]:
         if deployment["name"] == "Target":
             deployment["num_replicas"] = num_targets

@@ -86,7 +86,10 @@ def collect(
                 pooled.rates += one.rates
                 pooled.num_decoded += one.num_decoded
                 pooled.num_rounds += one.num_rounds
-    return found
+    return {
+        category: {mode.name: by_mode[mode.name] for mode in modes}
+        for category, by_mode in found.items()
+    }
 
 
 def report(found: Mapping[str, Mapping[str, Answers]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -128,6 +131,20 @@ def questions_of(paths: Iterable[Path], most: int | None) -> list[Question]:
     return [question for path in paths for question in read_questions(path)[:most]]
 
 
+def refuse_too_long(bench: Workbench, questions: Iterable[Question], num_tokens: int) -> None:
+    """Before any work: raises QuestionError for a conversation that would not fit."""
+    longest = bench.target.max_sequence_length
+    for question in questions:
+        messages = [{"role": "user", "content": turn} for turn in question.turns]
+        ids = bench.text.encode(bench.text.render_chat(messages), add_special_tokens=False)
+        needed = len(ids) + num_tokens * len(question.turns)
+        if needed > longest:
+            raise QuestionError(
+                f"{question.where}: with answers of {num_tokens} tokens it may come to {needed}, "
+                f"and the target takes {longest}"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.questions",
@@ -145,6 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     bench, modes = make_bench(given.draft_length)
+    try:
+        refuse_too_long(bench, questions, given.num_tokens)
+    except QuestionError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(describe_machine())
     bench.run([bench.encode("Hello")], PLAIN, 2)  # warms up
     print(json.dumps(report(collect(bench, questions, modes, given.num_tokens))))

@@ -28,7 +28,8 @@ from engine.loaded_target import LoadedTarget
 from engine.request import SamplingParams
 from engine.runner import Extension, Logits
 from engine.sampling import TokenSampler
-from training.corpus import CorpusError, Text, read_texts
+from training.corpus import Corpus, CorpusError, Text, read_texts
+from training.machine import Machine, add_machine
 from training.student import Batch, Student, load_student
 from training.trainer import Schedule, Trainer, TrainingError
 
@@ -88,12 +89,11 @@ class Examiner:
             rows = states[first - 1 + step :]
             logits = Logits(self._student.logits(rows), rows, self._student.vocabulary)
             drawn = _draw(logits, text, first + step)
-            right = [a == b for a, b in zip(drawn, wanted[step:], strict=True)]
-            parts.append(
-                Tested(
-                    rows, logits.log_probs(drawn), logits.top_probabilities(), torch.tensor(right)
-                )
+            right = torch.tensor(
+                [a == b for a, b in zip(drawn, wanted[step:], strict=True)], device=rows.device
             )
+            found = Tested(rows, logits.log_probs(drawn), logits.top_probabilities(), right)
+            parts.append(found)
         return Tested.join([part for part in parts if len(part.accepted)])
 
     def _states(self, text: Text) -> list[Tensor]:
@@ -204,6 +204,8 @@ def run(
     """The whole step, for a target that was loaded for heads."""
     folder = DrafterFolder.read(path)
     folder.refuse_other_target(target.identity, folder.card.kind)
+    for corpus in corpora:
+        Corpus.open(corpus).refuse_other_target(target.identity)
     assert target.shared is not None, "the target was loaded for heads"
     examiner = Examiner(target, load_student(folder, target.shared), sizes.num_steps)
     title = f"{path.name}: examined"
@@ -213,9 +215,11 @@ def run(
     return train(folder, tested, unseen, work, sizes.num_blocks, sizes.num_training_steps)
 
 
-def load_target(model: str, num_threads: int | None) -> LoadedTarget:
+def load_target(model: str, machine: Machine) -> LoadedTarget:
     """Room for one text."""
-    config = TargetConfig(model, num_threads=num_threads, num_kv_tokens=4096)
+    config = TargetConfig(
+        model, device=machine.device, num_threads=machine.num_threads, num_kv_tokens=4096
+    )
     return LoadedTarget.load(config, with_heads=True)
 
 
@@ -234,18 +238,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--num-blocks", type=int, default=usual.num_blocks)
     made.add_argument("--unroll", type=int, default=usual.num_steps)
     made.add_argument("--num-steps", type=int, default=usual.num_training_steps)
-    made.add_argument("--num-threads", type=int)
+    add_machine(made)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    if given.num_threads is not None:
-        torch.set_num_threads(given.num_threads)
+    machine = Machine.of(given)
     work = given.work or Path("build/training") / f"{given.drafter.name}-acceptance"
     sizes = Sizes(given.num_texts, given.unroll, given.num_blocks, given.num_steps)
     try:
-        target = load_target(given.target, given.num_threads)
+        target = load_target(given.target, machine)
         folder = run(given.drafter, given.corpus, work, target, sizes)
     except (EngineError, CorpusError, TrainingError) as error:
         print(error, file=sys.stderr)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,14 +40,17 @@ class Recipe:
     seed: int
     target: TargetIdentity
     dtype: Dtype
+    licences: tuple[str, ...] = field(default=(), compare=False)
+    """What the prompts are and under what licence, for model cards; decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     """A prompt and the target's answer: `tokens`, the first `num_prompt_tokens` the prompt.
 
-    `states` are the target's hidden states of all tokens but the last: [num_tokens - 1, hidden].
-    It was drawn with `temperature` and `seed`.
+    `states` are the target's hidden states of all tokens but the last: [num_tokens - 1, hidden]; on
+    the target's device, or the processor's where they were read from disk. It was drawn with
+    `temperature` and `seed`.
     """
 
     domain: str
@@ -88,7 +91,6 @@ class Corpus:
             found = Corpus.open(folder)
             if found.recipe != recipe:
                 raise CorpusError(f"{folder} holds texts made otherwise: {found.recipe}")
-            return found
         staged = folder / f"{SETTINGS}.new"
         staged.write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
         os.replace(staged, folder / SETTINGS)
@@ -99,11 +101,17 @@ class Corpus:
         try:
             content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
             target = TargetIdentity(**content.pop("target"))
-            for name in ("sources", "temperatures"):
+            for name in {"sources", "temperatures", "licences"} & content.keys():
                 content[name] = tuple(content[name])
             return Corpus(folder, Recipe(target=target, **content))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{folder} is no corpus: {error}") from error
+
+    def refuse_other_target(self, target: TargetIdentity) -> None:
+        """Raises CorpusError if the texts are not of this target."""
+        own = self.recipe.target
+        if own.weights_hash != target.weights_hash:
+            raise CorpusError(f"{self.folder} has texts of {own.name}, not of {target.name}")
 
     def has_shard(self, index: int) -> bool:
         return self._path(index).is_file()
@@ -117,7 +125,7 @@ class Corpus:
             ),
             "temperatures": torch.tensor([text.temperature for text in texts], dtype=torch.float64),
             "seeds": torch.tensor([text.seed for text in texts], dtype=torch.int64),
-            "states": torch.cat([text.states.half() for text in texts]),
+            "states": torch.cat([text.states.half() for text in texts]).cpu(),
         }
         staged = self._path(index).with_suffix(".new")
         save_file(shard, staged)

@@ -46,9 +46,10 @@ def compare(
     overlaps, agreements = [], []
     for text in texts:
         first = text.num_prompt_tokens - 1
-        states = student.states(Batch.of([text], [0], len(text.tokens), "cpu"), 1)[0][0, first:]
-        rows = student.vocabulary.expand(student.logits(states).numpy())
-        target = functional.linear(text.states[first:].float(), output.float())
+        batch = Batch.of([text], [0], len(text.tokens), str(output.device))
+        states = student.states(batch, 1)[0][0, first:]
+        rows = student.vocabulary.expand(student.logits(states).cpu().numpy())
+        target = functional.linear(batch.states[0, first:], output.float()).cpu()
         overlaps.append(_overlap(target, torch.from_numpy(rows), temperature))
         agreements += _agreements(target, rows, text, temperature)
         if len(agreements) >= most * _NUM_SEEDS:

@@ -29,6 +29,8 @@ class Domain:
     system: str
     templates: tuple[str, ...] = ()
     slots: Mapping[str, tuple[str, ...]] | None = None
+    licence: str = ""
+    """Of the templates, for model cards."""
 
     def prompt(self, index: int) -> str:
         """Request `index` of the domain; the same index gives the same request."""
@@ -54,7 +56,8 @@ def load_domain(name: str) -> Domain:
         content = json.loads(path.read_text(encoding="utf-8"))
         slots = {slot: tuple(words) for slot, words in content.get("slots", {}).items()}
         templates = tuple(content.get("templates", ()))
-        domain = Domain(path.stem, str(content["system"]), templates, slots)
+        licence = str(content.get("licence", ""))
+        domain = Domain(path.stem, str(content["system"]), templates, slots, licence)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DomainError(f"{name}: expected one of {names()}, or a domain's file: {error}") from (
             error

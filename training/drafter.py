@@ -10,81 +10,25 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from engine.config import TargetConfig
-from engine.drafters.folder import (
-    DrafterCard,
-    DrafterFolder,
-    FolderKind,
-    TargetIdentity,
-    write_drafter,
-)
-from engine.drafters.head_model import SharedWeights
+from engine.drafters.folder import DrafterCard, DrafterFolder, write_drafter
 from engine.drafters.shape import DrafterShape
 from engine.errors import EngineError
 from engine.model_files import read_config, resolve_model
-from engine.models import load_model
 from engine.reduced_vocabulary import ReducedVocabulary
-from engine.text import Text as Tokenizer
-from training.card import write_recipe
+from training.card import read_recipe, write_recipe
 from training.corpus import Corpus, CorpusError, Text, read_texts
+from training.distillation import Distillation, Teacher
+from training.machine import Machine, add_machine
+from training.plan import Objective, Plan
 from training.student import Batch, HeadStudent, ModelStudent, Student
 from training.trainer import Schedule, Trainer, TrainingError
 
 _NUM_REPORT_TEXTS = 12
 _STATE_SAMPLE = 64  # texts that a head's first scale is taken from
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """What a step minimises: cross entropy with the target over `num_steps` unrolled steps, each
-    weighing `step_decay` times the one before, and the distance to the target's states."""
-
-    num_steps: int = 3
-    step_decay: float = 0.8
-    state_weight: float = 0.2
-    batch_size: int = 4
-    window: int = 320
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that decides a drafter, beside its corpora."""
-
-    kind: FolderKind
-    domain: str
-    shape: DrafterShape
-    num_ids: int
-    schedule: Schedule
-    objective: Objective = Objective()
-    start: Path | None = None
-    """A drafter of the same shape to go on from."""
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """What training needs of the target: no layers, only what heads share, and who it is."""
-
-    identity: TargetIdentity
-    shared: SharedWeights
-    end_ids: tuple[int, ...]
-    device: str = "cpu"
-
-    @staticmethod
-    def load(model: str, device: str = "cpu") -> Teacher:
-        folder = resolve_model(model)
-        loaded = load_model(folder, device, TargetConfig(model).dtype)
-        shared = SharedWeights.of(loaded)
-        identity = TargetIdentity.of(model, folder)
-        return Teacher(identity, shared, Tokenizer.load(folder).eos_token_ids, device)
 
 
 def frequent_ids(
@@ -123,85 +67,12 @@ def _gone_on(student: Student, plan: Plan, teacher: Teacher) -> Student:
     return student
 
 
-class Distillation:
-    """The losses of a student on texts; `teacher_rows` gives the target's logits of its ids."""
-
-    def __init__(self, student: Student, teacher: Teacher, plan: Plan, texts: Sequence[Text]):
-        self._student = student
-        self._plan = plan
-        self._device = teacher.device
-        self._texts = texts
-        for module in student.module.modules():
-            if isinstance(module, nn.Linear):
-                module.register_forward_hook(_in_32_bits)
-        ids = torch.tensor(student.vocabulary.ids, device=teacher.device)
-        self._rows = teacher.shared.output.index_select(0, ids).float()
-
-    def at(self, step: int) -> dict[str, Tensor]:
-        """Of the texts that a step trains on."""
-        objective = self._plan.objective
-        random = np.random.default_rng((self._plan.seed, step))
-        chosen = [
-            self._texts[i] for i in random.integers(len(self._texts), size=objective.batch_size)
-        ]
-        starts = []
-        for text in chosen:
-            last = max(0, len(text.tokens) - 1 - objective.window)
-            first = min(last, max(0, text.num_prompt_tokens - objective.window // 2))
-            starts.append(int(random.integers(first, last + 1)))
-        return self.of(Batch.of(chosen, starts, objective.window, self._device))
-
-    def of(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, and of each step `ce_1`.. and the share of rightly guessed ids, `right_1`..
-
-        Products are of 16 bits where the processor has them, all else of 32.
-        """
-        with torch.no_grad():
-            weighed = batch.weights > 0
-            target = functional.linear(batch.states[weighed], self._rows)
-        kind = torch.device(self._device).type
-        has_16_bits = kind != "cpu" or torch.cpu._is_avx512_bf16_supported()
-        with torch.autocast(kind, torch.bfloat16, enabled=has_16_bits):
-            return self._against(target.argmax(-1), target.softmax(-1), batch)
-
-    def _against(self, best: Tensor, wanted: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The target's likeliest ids and its distributions, of the rows that have weight."""
-        objective, weighed = self._plan.objective, batch.weights > 0
-        found: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self._device)
-        for step, states in enumerate(self._student.states(batch, objective.num_steps)):
-            rows = weighed & functional.pad(weighed, (step, 0))[:, : weighed.shape[1]]
-            if not rows.any():  # answers of a few tokens have no place for later steps
-                break
-            kept = rows[weighed]
-            logits = self._student.logits(states[rows]).float()
-            entropy = functional.cross_entropy(logits, wanted[kept])
-            found[f"ce_{step + 1}"] = entropy.detach()
-            found[f"right_{step + 1}"] = (logits.argmax(-1) == best[kept]).float().mean()
-            weight = objective.step_decay**step
-            total = total + weight * entropy
-            if self._plan.kind == "head":
-                scale = batch.states[rows].square().mean().sqrt()
-                distance = functional.smooth_l1_loss(
-                    states[rows] / scale, batch.states[rows] / scale
-                )
-                total = total + weight * objective.state_weight * distance
-        return {"loss": total, **found}
-
-
-def _in_32_bits(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    return output.float()
-
-
 def train(
-    plan: Plan, corpora: Sequence[Path], output: Path, work: Path, model: str
+    plan: Plan, corpora: Sequence[Path], output: Path, work: Path, teacher: Teacher
 ) -> DrafterFolder:
     """Trains in `work` and writes the drafter's folder `output`."""
-    teacher = Teacher.load(model)
     for path in corpora:
-        recipe = Corpus.open(path).recipe
-        if recipe.target.weights_hash != teacher.identity.weights_hash:
-            raise CorpusError(f"{path} has texts of {recipe.target.name}, not of {model}")
+        Corpus.open(path).refuse_other_target(teacher.identity)
     texts, held_out = read_texts(corpora, False), read_texts(corpora, True, _NUM_REPORT_TEXTS)
     student = make_student(plan, teacher, texts)
     facts = {"plan": plan, "num_texts": len(texts), "corpora": [str(path) for path in corpora]}
@@ -222,15 +93,19 @@ def train(
 
 def _recipe_of(plan: Plan, corpora: Sequence[Path], texts: Sequence[Text]) -> dict[str, object]:
     """In words, for the model card."""
-    sources = sorted(
-        {Path(name).name for path in corpora for name in Corpus.open(path).recipe.sources}
-    )
+    made = [Corpus.open(path).recipe for path in corpora]
     num_tokens = sum(text.num_answer_tokens for text in texts)
-    steps, objective = plan.schedule.num_steps, plan.objective
-    start = "" if plan.start is None else f", from the weights of {plan.start.name}"
+    data, licences = f"{len(texts)} answers of the target, {num_tokens} tokens", set[str]()
+    steps, objective, start = plan.schedule.num_steps, plan.objective, ""
+    if plan.start is not None:
+        before = read_recipe(plan.start)
+        start = f", from the weights of {plan.start.name}"
+        data += f"; before that ({plan.start.name}) {before.get('data', 'unknown texts')}"
+        licences.update(before.get("licences", ()))
+    licences.update(licence for recipe in made for licence in recipe.licences)
     return {
-        "data": f"{len(texts)} answers of the target, {num_tokens} tokens, to prompts of: "
-        + ", ".join(sources),
+        "data": data,
+        "licences": sorted(licences),
         "recipe": f"{steps} steps of {objective.batch_size} texts, cross entropy with the target's "
         f"distribution, {objective.num_steps if plan.kind == 'head' else 1} unrolled step(s), "
         f"AdamW at {plan.schedule.learning_rate:g}{start}",
@@ -275,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--num-layers", type=int, help="default: 1 for heads, 2 for models")
     made.add_argument("--hidden-size", type=int, default=256, help="of a model")
     made.add_argument("--unroll", type=int, default=3, help="steps of a head")
-    made.add_argument("--num-threads", type=int)
+    add_machine(made)
     return made
 
 
@@ -297,11 +172,11 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    if given.num_threads is not None:
-        torch.set_num_threads(given.num_threads)
+    machine = Machine.of(given)
     work = given.work or Path("build/training") / given.output.name
     try:
-        folder = train(plan_of(given), given.corpus, given.output, work, given.target)
+        plan, teacher = plan_of(given), Teacher.load(given.target, machine.device)
+        folder = train(plan, given.corpus, given.output, work, teacher)
     except (EngineError, CorpusError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1

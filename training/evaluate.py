@@ -2,7 +2,8 @@
 
 The target answers held-out prompts once, greedy and sampled; all drafters, prompt lookup and suffix
 too, are judged on these texts in hindsight. Prints a matrix and one JSON object at the end, draws
-`build/drafters.png`, and with `--cards` writes each drafter's model card. QUICK=1: within 60 s.
+`build/drafters.png`, and with `--cards` writes each drafter's model card. A corpus of one's own is
+one more column. QUICK=1: within 60 s.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from engine.build import build_drafter
@@ -27,66 +26,25 @@ from engine.drafters.folder import DrafterFolder, project_drafters
 from engine.drafters.trained import drafter_of
 from engine.errors import EngineError
 from engine.model_files import EMBEDDED_MODEL
-from training import domains
 from training.acceptance import Examiner, Tested, examine
 from training.card import write_card
-from training.corpus import Text
+from training.corpus import Corpus, CorpusError
 from training.coupling import Coupling, compare
+from training.domains import DomainError
+from training.held_out import FULL, QUICK, Size, Texts, held_out_texts, of_domain
 from training.hindsight import Scored, acceptance_by_depth, mean_acceptance_length, score
+from training.machine import Machine, add_machine
 from training.stop_rules import best_of, compare_rules
 from training.student import load_student
-from training.synthesise import Job, Writer, load_writer
+from training.synthesise import Writer, load_writer
 from training.timing import draft_seconds, speed_up, step_seconds
 
 SAMPLED = 0.7
 COUPLING_TEMPERATURES = (0.6, 1.0)
-_FIRST_PROMPT = 1_000_000  # far from those that corpora begin with
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much to judge by: prompts of each domain, tokens of each answer."""
-
-    num_prompts: int
-    num_tokens: int
-    num_coupling_positions: int
-    num_rule_texts: int
-
-
-FULL = Size(12, 128, 300, 3)
-QUICK = Size(2, 24, 24, 1)
 _RULE_LENGTH = 8
 Matrix = Mapping[str, Mapping[str, float]]
-
-
-Texts = Mapping[str, list[Text]]
-
-
-def held_out_jobs(writer: Writer, name: str, temperature: float, size: Size) -> list[Job]:
-    """Prompts of a domain that no corpus trains on."""
-    domain, jobs, index = domains.load_domain(name), list[Job](), _FIRST_PROMPT
-    while len(jobs) < size.num_prompts:
-        prompt = writer.prompt_of(({"role": "user", "content": domain.prompt(index)},))
-        if Text(name, prompt, len(prompt), temperature, index, torch.zeros(0)).is_held_out:
-            jobs.append(Job(prompt, temperature, index, size.num_tokens))
-        index += 1
-    return jobs
-
-
-def held_out_texts(writer: Writer, temperature: float, size: Size) -> Texts:
-    """The target's answers by domain, all written together."""
-    names = domains.names()
-    jobs = {name: held_out_jobs(writer, name, temperature, size) for name in names}
-    with tqdm(desc=f"answers at temperature {temperature:g}: tokens", unit="") as progress:
-        written = iter(writer.write([job for name in names for job in jobs[name]], progress))
-    found: dict[str, list[Text]] = {name: [] for name in names}
-    for name in names:
-        for job in jobs[name]:
-            tokens, states = next(written)
-            if len(tokens) - len(job.prompt) > 1:
-                text = Text(name, tokens, len(job.prompt), temperature, job.seed, states)
-                found[name].append(text)
-    return found
 
 
 class Evaluation:
@@ -120,11 +78,6 @@ class Evaluation:
                                       self._draft_length)
             for name, row in self.scored.items()
         }  # fmt: skip
-
-
-def of_domain(texts: Texts, domain: str) -> list[Text]:
-    """Those of a drafter's domain, or all where it is none of ours."""
-    return texts.get(domain) or [text for found in texts.values() for text in found]
 
 
 def print_matrix(title: str, matrix: Matrix) -> None:
@@ -208,15 +161,19 @@ def stop_rules(
 
 
 def run(
-    writer: Writer, folders: Sequence[DrafterFolder], longest: int, size: Size
+    writer: Writer,
+    folders: Sequence[DrafterFolder],
+    longest: int,
+    size: Size,
+    corpora: Sequence[Corpus] = (),
 ) -> dict[str, Any]:
-    """Everything; prints tables and gives the figures."""
+    """Everything, also on held-out prompts of `corpora`; prints tables and gives the figures."""
     from training.plots import draw_calibration, draw_matrix  # needs matplotlib, as nothing else
 
     drafters = build_drafters(writer, folders, longest)
     greedy, sampled = Evaluation(longest), Evaluation(longest)
-    greedy.judge(drafters, held_out_texts(writer, 0.0, size))
-    texts = held_out_texts(writer, SAMPLED, size)
+    greedy.judge(drafters, held_out_texts(writer, 0.0, size, corpora))
+    texts = held_out_texts(writer, SAMPLED, size, corpora)
     sampled.judge(drafters, texts)
     coupled = couplings(writer, folders, texts, size)
     tested = calibrations(writer, folders, texts)
@@ -265,8 +222,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("drafters", type=Path, nargs="*", help="folders; all of models/ by default")
     made.add_argument("--target", default=EMBEDDED_MODEL)
     made.add_argument("--draft-length", type=int, default=5)
+    made.add_argument(
+        "--corpus",
+        type=Path,
+        action="append",
+        default=[],
+        help="a corpus whose held-out prompts are one more domain, or stand for the one it is of",
+    )
     made.add_argument("--cards", action="store_true", help="write the drafters' model cards")
-    made.add_argument("--num-threads", type=int)
+    add_machine(made)
     return made
 
 
@@ -275,14 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("matplotlib") is None:  # rather than after all the work
         print("matplotlib is not installed: pip install 'hedgerow[dev]'", file=sys.stderr)
         return 1
-    if given.num_threads is not None:
-        torch.set_num_threads(given.num_threads)
+    machine = Machine.of(given)
     size = QUICK if os.environ.get("QUICK", "") not in ("", "0") else FULL
     try:
         folders = [DrafterFolder.read(path) for path in given.drafters or project_drafters()]
-        writer = load_writer(given.target, size.num_tokens, given.num_threads)
-        figures = run(writer, folders, given.draft_length, size)
-    except (EngineError, domains.DomainError) as error:
+        corpora = [Corpus.open(path) for path in given.corpus]
+        writer = load_writer(given.target, size.num_tokens, machine)
+        figures = run(writer, folders, given.draft_length, size, corpora)
+    except (EngineError, CorpusError, DomainError) as error:
         print(error, file=sys.stderr)
         return 1
     if given.cards:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from engine.drafters.folder import DrafterFolder
 from engine.drafters.trained import acceptance_head
 from training.acceptance import Tested
+from training.curves import Curve
 
 FOLDER = Path(__file__).parents[1] / "build"
 _NUM_BINS = 10
@@ -35,6 +36,26 @@ def draw_matrix(file_name: str, title: str, matrix: Mapping[str, Mapping[str, fl
     _save(figure, file_name, title)
 
 
+def draw_curves(file_name: str, curves: Mapping[str, Sequence[Curve]]) -> None:
+    """Right guesses on held-out texts by step of training; the deeper in a draft, the paler."""
+    figure, panel = plt.subplots(figsize=(6, 4.5))
+    for number, (name, found) in enumerate(curves.items()):
+        for curve in found:
+            panel.plot(
+                curve.steps,
+                curve.shares,
+                color=f"C{number % 10}",
+                alpha=1 / curve.depth,
+                marker="o",
+                markersize=3,
+                label=name if curve.depth == 1 else None,
+            )
+    panel.set_xscale("log", base=2)
+    panel.set(xlabel="steps", ylabel="likeliest id is the target's")
+    panel.legend(fontsize=7)
+    _save(figure, file_name, "on held-out texts, at each depth of a draft")
+
+
 def draw_calibration(
     file_name: str, tested: Mapping[str, Tested], folders: Sequence[DrafterFolder]
 ) -> None:
@@ -47,11 +68,12 @@ def draw_calibration(
         head = heads[name]
         assert head is not None, "only drafters with a head are tested"
         with torch.no_grad():
-            said = head(tokens.states, tokens.log_probs).sigmoid()
+            said = head(tokens.states.cpu(), tokens.log_probs.cpu()).sigmoid()
         bins = (said * _NUM_BINS).long().clamp(max=_NUM_BINS - 1)
         held = [bin_ for bin_ in range(_NUM_BINS) if (bins == bin_).any()]
         x = [float(said[bins == bin_].mean()) for bin_ in held]
-        y = [float(tokens.accepted[bins == bin_].float().mean()) for bin_ in held]
+        accepted = tokens.accepted.cpu().float()
+        y = [float(accepted[bins == bin_].mean()) for bin_ in held]
         panel.plot(x, y, marker="o", markersize=3, label=name)
     panel.plot([0, 1], [0, 1], color="tab:gray", linewidth=0.8)
     panel.set(xlabel="acceptance head", ylabel="accepted")

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from engine.config import Dtype
 from engine.drafters.folder import FolderKind
 from engine.drafters.shape import DrafterShape
@@ -24,9 +22,12 @@ from engine.errors import EngineError
 from engine.model_files import EMBEDDED_MODEL
 from training import acceptance
 from training.corpus import Corpus, CorpusError, Recipe
+from training.distillation import Teacher
 from training.domains import DomainError, load_domain
-from training.drafter import Objective, Plan, head_shape, model_shape, train
-from training.sources import SEEDS, SELF, SourceError
+from training.drafter import head_shape, model_shape, train
+from training.machine import Machine, add_machine
+from training.plan import Objective, Plan
+from training.sources import SEEDS, SELF, SourceError, licences_of
 from training.synthesise import SHARD_SIZE, fill, load_writer
 from training.trainer import Schedule, TrainingError
 
@@ -70,57 +71,65 @@ def kinds() -> list[Kind]:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where corpora and checkpoints are kept, and drafters go."""
+class Making:
+    """One run of the recipe: how much of everything, where corpora and checkpoints are kept and
+    drafters go, on what it computes, and the folder of further prompts, if any."""
 
+    size: Size
     work: Path
     output: Path
+    machine: Machine
+    prompts: Path | None = None
 
 
-def make_corpus(
-    name: str, size: Size, places: Places, prompts: Path | None, threads: int | None
-) -> Path:
+def make_corpus(name: str, making: Making) -> Path:
     """The domain's texts."""
-    domain, folder = load_domain(name), places.work / "corpus" / name
-    file = None if prompts is None else prompts / f"{name}.jsonl"
+    domain, folder, size = load_domain(name), making.work / "corpus" / name, making.size
+    file = None if making.prompts is None else making.prompts / f"{name}.jsonl"
     files = (str(file),) if file is not None and file.is_file() else ()
-    writer = load_writer(EMBEDDED_MODEL, size.max_tokens, threads, _DTYPE)
+    writer = load_writer(EMBEDDED_MODEL, size.max_tokens, making.machine, _DTYPE)
     identity = writer.target.identity
     sources, temperatures = (SEEDS, SELF, *files), (0.0, 0.7, 1.0)
-    recipe = Recipe(name, sources, temperatures, size.max_tokens, 0, identity, _DTYPE)
+    licences = licences_of(sources, domain)
+    recipe = Recipe(name, sources, temperatures, size.max_tokens, 0, identity, _DTYPE, licences)
     fill(Corpus.create(folder, recipe), writer, domain, size.num_texts, size.shard_size)
     return folder
 
 
 def make_drafter(
-    kind: Kind, corpora: Mapping[str, Path], size: Size, places: Places, start: Path | None = None
+    kind: Kind,
+    corpora: Mapping[str, Path],
+    making: Making,
+    teacher: Teacher,
+    start: Path | None = None,
 ) -> Path:
     """Of all domains' texts, or from such a `start` of one domain's."""
+    size = making.size
     domain = "all" if start is None else "-".join(corpora)
     num_steps = size.num_shared_steps if start is None else size.num_steps
     rate = kind.learning_rate if start is None else kind.learning_rate / 2
     schedule = Schedule(num_steps, rate, save_every=min(200, num_steps))
     plan = Plan(kind.name, domain, kind.shape, size.num_ids, schedule, Objective(), start)
     name = f"{domain}-{kind.name}"
-    output = places.work / "shared" if start is None else places.output
+    output = making.work / "shared" if start is None else making.output
     folders = [*corpora.values()]
-    return train(plan, folders, output / name, places.work / name, EMBEDDED_MODEL).path
+    return train(plan, folders, output / name, making.work / name, teacher).path
 
 
-def run(size: Size, places: Places, domains: Sequence[str], threads: int | None) -> None:
-    given = os.environ.get("PROMPTS")
-    prompts = Path(given) if given else None
-    corpora = {name: make_corpus(name, size, places, prompts, threads) for name in domains}
-    target = acceptance.load_target(EMBEDDED_MODEL, threads)
+def run(making: Making, domains: Sequence[str]) -> None:
+    """All steps for these domains; prints the folder of each drafter."""
+    corpora = {name: make_corpus(name, making) for name in domains}
+    target = acceptance.load_target(EMBEDDED_MODEL, making.machine)
+    teacher = Teacher.load(EMBEDDED_MODEL, making.machine.device)
     for kind in kinds():
         names = [name for name in domains if name in kind.domains]
         if not names:
             continue
-        shared = make_drafter(kind, corpora, size, places)
+        shared = make_drafter(kind, corpora, making, teacher)
         for name in names:
-            folder = make_drafter(kind, {name: corpora[name]}, size, places, shared)
-            work = places.work / f"{folder.name}-acceptance"
-            acceptance.run(folder, [corpora[name]], work, target, size.acceptance)
+            folder = make_drafter(kind, {name: corpora[name]}, making, teacher, shared)
+            work = making.work / f"{folder.name}-acceptance"
+            acceptance.run(folder, [corpora[name]], work, target, making.size.acceptance)
             print(folder)
 
 
@@ -131,20 +140,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("domains", nargs="*", help="of code, math, chat, edit; all by default")
-    parser.add_argument("--num-threads", type=int)
+    add_machine(parser)
     given = parser.parse_args(arguments)
-    if given.num_threads is not None:
-        torch.set_num_threads(given.num_threads)
+    unknown = sorted(set(given.domains) - set(DOMAINS))
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: expected some of {', '.join(DOMAINS)}")
+    machine = Machine.of(given)
     is_quick = os.environ.get("QUICK", "") not in ("", "0")
+    folder = os.environ.get("PROMPTS")
+    prompts = Path(folder) if folder else None
+    if prompts is not None and not prompts.is_dir():
+        parser.error(f"PROMPTS={prompts}: no such folder")
     build = Path("build")
-    places = (
-        Places(build / "quick" / "training", build / "quick" / "models")
+    quick = build / "quick"
+    making = (
+        Making(QUICK, quick / "training", quick / "models", machine, prompts)
         if is_quick
-        else Places(build / "training", Path("models"))
+        else Making(FULL, build / "training", Path("models"), machine, prompts)
     )
     domains = given.domains or (DOMAINS[:1] if is_quick else DOMAINS)
     try:
-        run(QUICK if is_quick else FULL, places, domains, given.num_threads)
+        run(making, domains)
     except (EngineError, CorpusError, DomainError, SourceError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1

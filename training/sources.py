@@ -3,7 +3,8 @@
 A source is asked for conversation `index` and gives the same one every time. `seeds` is the
 domain's templates; `self` lets the target write the user's turn under the domain's system prompt;
 anything else is a JSON Lines file of `{"prompt": ...}` or of logged request bodies with
-`messages`, whose answers are not used: the target answers anew.
+`messages`, whose answers are not used: the target answers anew. What a model card says of such a
+file is the first line of a `.licence` file of its name beside it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,26 @@ class Sources:
             return Asked((_user(self._domain.prompt(self._seed * 1_000_003 + turn)),))
         conversations = self._files[name]
         return Asked(conversations[turn % len(conversations)])
+
+
+def licences_of(names: Sequence[str], domain: Domain) -> tuple[str, ...]:
+    """What prompts each source has, and under what licence."""
+    return tuple(_licence_of(name, domain) for name in names)
+
+
+def _licence_of(name: str, domain: Domain) -> str:
+    if name == SELF:
+        return "the target's own inventions"
+    if name == SEEDS:
+        return f"templates of {domain.name} ({domain.licence or 'licence not stated'})"
+    path = Path(name).with_suffix(".licence")
+    try:
+        stated = path.read_text(encoding="utf-8").strip().partition("\n")[0]
+    except FileNotFoundError:
+        stated = ""
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: {error}") from error
+    return stated or f"{Path(name).name} (licence not stated)"
 
 
 def read_conversations(path: Path) -> list[Messages]:

@@ -174,7 +174,8 @@ class ModelStudent:
 
 
 def load_student(folder: DrafterFolder, shared: SharedWeights) -> Student:
-    """A drafter that was written before, as it is served: with its weights in 16 bits."""
+    """A drafter that was written before, as it is served: with its weights in 16 bits, on its
+    target's device."""
     weights, ids = folder.weights()
     vocabulary = ReducedVocabulary(ids, folder.card.target.vocab_size)
     student: HeadStudent | ModelStudent
@@ -183,7 +184,8 @@ def load_student(folder: DrafterFolder, shared: SharedWeights) -> Student:
     else:
         student = ModelStudent(folder.card.shape, vocabulary)
     student.take_over(weights, ids)
-    student.module.eval()
+    module: nn.Module = student.module
+    module.to(shared.output.device).eval()
     return student
 
 

@@ -26,7 +26,8 @@ from engine.model_files import EMBEDDED_MODEL
 from engine.request import GenerationRequest, SamplingParams
 from training.corpus import Corpus, CorpusError, Recipe, Text
 from training.domains import Domain, DomainError, load_domain
-from training.sources import SEEDS, Messages, SourceError, Sources
+from training.machine import Machine, add_machine
+from training.sources import SEEDS, Messages, SourceError, Sources, licences_of
 
 NUM_STREAMS = 48
 SHARD_SIZE = 72
@@ -111,15 +112,14 @@ class Writer:
         return self.target.text.encode(text, add_special_tokens=False)
 
 
-def load_writer(
-    model: str, max_tokens: int, num_threads: int | None, dtype: Dtype = "float32"
-) -> Writer:
+def load_writer(model: str, max_tokens: int, machine: Machine, dtype: Dtype = "float32") -> Writer:
     """A target with room for `NUM_STREAMS` texts, that keeps its states."""
     longest = _MAX_PROMPT_TOKENS + max(max_tokens, _MAX_INVENTED_TOKENS)
     config = TargetConfig(
         model,
+        device=machine.device,
         dtype=dtype,
-        num_threads=num_threads,
+        num_threads=machine.num_threads,
         num_kv_tokens=max(longest + 16, NUM_STREAMS * _USUAL_TOKENS),
         max_num_sequences=NUM_STREAMS,
     )
@@ -186,16 +186,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7, 1.0])
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--dtype", choices=get_args(Dtype), default="float32", help="to write in")
-    made.add_argument("--num-threads", type=int)
+    add_machine(made)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
+    machine = Machine.of(given)
     try:
         domain = load_domain(given.domain)
         sources = tuple(given.source or [SEEDS])
-        writer = load_writer(given.target, given.max_tokens, given.num_threads, given.dtype)
+        writer = load_writer(given.target, given.max_tokens, machine, given.dtype)
         recipe = Recipe(
             domain.name,
             sources,
@@ -204,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.seed,
             writer.target.identity,
             given.dtype,
+            licences_of(sources, domain),
         )
         fill(Corpus.create(given.output, recipe), writer, domain, given.num_texts, SHARD_SIZE)
     except (EngineError, CorpusError, DomainError, SourceError) as error:

@@ -103,7 +103,7 @@ class Trainer:
         path = self._folder / CHECKPOINT
         if not path.is_file():
             return
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         if content["facts"] != self._facts:
             raise TrainingError(
                 f"{self._folder} holds another training: {content['facts']}; now {self._facts}. "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from switching import Switching
 from tiny_models import (
     EOS,
     FAMILIES,
@@ -34,7 +35,7 @@ from policies.hedge import Hedge
 from policies.learning import Learning, LearningSelector, Loss
 from policies.normalhedge import NormalHedge
 from policies.rule import RuleSelector
-from policies.selector import PLAIN, Context, Decision, Learner
+from policies.selector import Decision, Learner
 from policies.survival import SurvivalSelector
 from policies.ucbspec import UcbSpec
 
@@ -165,25 +166,6 @@ def test_plain_greedy_equals_generate(family: str) -> None:
         assert ids_of(plain_answer(asked, family)) == tuple(ids)
 
 
-class _Switching:
-    """Another drafter and another draft length every round, also in mid-sequence."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._rng = random.Random(0)
-
-    def choose(self, contexts: Sequence[Context]) -> list[Decision]:
-        return [
-            self._one([name for name in self._names if name in context.draft_lengths])
-            for context in contexts
-        ]
-
-    def _one(self, names: Sequence[str]) -> Decision:
-        if not names or self._rng.random() < 0.2:
-            return PLAIN
-        return Decision(self._rng.choice(names), self._rng.randint(0, 16))
-
-
 def mixed_requests(num_requests: int, first: int = 500) -> list[GenerationRequest]:
     """Every option at every temperature, several tenants, shared prompts."""
     rng = random.Random(first)
@@ -207,7 +189,7 @@ def all_drafters(**options: Any) -> list[Drafter]:
 def test_drafters_switched_in_mid_sequence_change_nothing() -> None:
     requests = mixed_requests(24)
     engine = tiny_engine(all_drafters())
-    engine.use_selectors(_Switching(DRAFTERS), {})
+    engine.use_selectors(Switching(DRAFTERS), {})
     emissions = run_all(engine, requests)
     for asked in requests:
         assert_same(emissions[asked.sequence_id], asked, "llama")
@@ -220,7 +202,7 @@ def test_preemption_changes_nothing(num_kv_tokens: int) -> None:
     engine = tiny_engine(
         all_drafters(num_blocks=30), num_kv_tokens=num_kv_tokens, max_num_sequences=8
     )
-    engine.use_selectors(_Switching(DRAFTERS), {})
+    engine.use_selectors(Switching(DRAFTERS), {})
     emissions = run_all(engine, requests)
     for asked in requests:
         assert_same(emissions[asked.sequence_id], asked, "llama")
@@ -249,7 +231,7 @@ def test_every_learner_says_what_plain_decoding_says(name: str, loss: Loss) -> N
 def test_prefix_cache_hits_change_nothing() -> None:
     requests = mixed_requests(16)
     engine = tiny_engine(all_drafters())
-    engine.use_selectors(_Switching(DRAFTERS), {})
+    engine.use_selectors(Switching(DRAFTERS), {})
     for _ in range(3):
         emissions = run_all(engine, requests)
         for asked in requests:
@@ -261,7 +243,7 @@ def test_prefix_cache_hits_change_nothing() -> None:
 def test_chunked_prefill_and_batch_width_change_nothing(max_batch_tokens: int) -> None:
     requests = mixed_requests(16, first=600)
     engine = tiny_engine(all_drafters(), max_batch_tokens=max_batch_tokens)
-    engine.use_selectors(_Switching(DRAFTERS), {})
+    engine.use_selectors(Switching(DRAFTERS), {})
     emissions = run_all(engine, requests)
     for asked in requests:
         assert_same(emissions[asked.sequence_id], asked, "llama")
@@ -284,7 +266,7 @@ def test_a_request_that_narrows_its_drafters_gets_only_those() -> None:
 def test_a_request_that_joins_or_leaves_changes_no_other() -> None:
     requests = mixed_requests(12, first=800)
     engine = tiny_engine(all_drafters())
-    engine.use_selectors(_Switching(DRAFTERS), {})
+    engine.use_selectors(Switching(DRAFTERS), {})
     rng = random.Random(1)
     cancelled = {asked.sequence_id for asked in rng.sample(requests, 4)}
     emissions: dict[str, list[Emission]] = {asked.sequence_id: [] for asked in requests}

@@ -1,4 +1,5 @@
-"""The embedded model itself: speculation changes nothing, and plain greedy is `generate`."""
+"""The embedded model itself, with the drafters of `models/`: speculation changes nothing, and plain
+greedy is `generate`."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from hindsight import Watching
+from switching import Switching
 from tiny_models import ids_of, run_all
 from transformers import AutoModelForCausalLM
 
 from engine.build import build_engine
 from engine.config import DrafterConfig, TargetConfig
+from engine.drafters.folder import DrafterFolder, project_drafters
 from engine.engine import Engine
 from engine.model_files import EMBEDDED_MODEL, resolve_model
 from engine.request import GenerationRequest, SamplingParams
@@ -39,9 +42,14 @@ SAMPLINGS = (
     SamplingParams(temperature=0.0, logprobs=2),
     SamplingParams(temperature=1.0, seed=13),
 )
-DRAFTERS = (
+LOOKUPS = (
     DrafterConfig("prompt_lookup", "prompt_lookup"),
     DrafterConfig("suffix", "suffix"),
+)
+FOLDERS = [DrafterFolder.read(path) for path in project_drafters()]
+TRAINED = tuple(
+    DrafterConfig(each.path.name, each.card.kind, 8, path=str(each.path), stop_threshold=0.95)
+    for each in FOLDERS
 )
 
 
@@ -54,7 +62,7 @@ def text() -> Text:
 def engine() -> Iterator[Engine]:
     threads = torch.get_num_threads()
     config = TargetConfig(EMBEDDED_MODEL, numerics="invariant", num_kv_tokens=4096, num_threads=2)
-    yield build_engine(config, DRAFTERS)
+    yield build_engine(config, [*LOOKUPS, *TRAINED])
     torch.set_num_threads(threads)
 
 
@@ -91,10 +99,27 @@ def test_speculation_changes_no_token_of_the_real_model(engine: Engine, text: Te
     assert sum(entry.num_accepted_tokens for entry in use.values()) > 100
 
 
+def test_no_trained_drafter_changes_a_token_of_the_real_model(engine: Engine, text: Text) -> None:
+    assert {each.card.kind for each in FOLDERS} == {"head", "model"}
+    assert all(each.card.num_acceptance_blocks is not None for each in FOLDERS)
+    requests = requests_of(text)[::2]
+    assert {asked.sampling.temperature for asked in requests} == {0.0, 0.7, 1.0}
+    engine.use_selectors(FixedSelector(None, 0), {})
+    plain = answers(engine, requests, "plain for trained")
+    engine.use_selectors(Switching([each.name for each in TRAINED]), {})
+    assert answers(engine, requests, "trained") == plain
+    counters = engine.counters()
+    assert not any(counters.num_drafter_failures.values())
+    for kind in ("head", "model"):
+        uses = [counters.per_drafter[each.name] for each in TRAINED if each.kind == kind]
+        assert all(use.num_draft_tokens > 0 for use in uses)
+        assert sum(use.num_accepted_tokens for use in uses) > 10
+
+
 def test_hindsight_is_exact_on_the_real_model(engine: Engine, text: Text) -> None:
     repeating = requests_of(text)[1::9]  # greedy and sampled
     requests = [replace(asked, tenant=f"hindsight {asked.sequence_id}") for asked in repeating]
-    names = tuple(drafter.name for drafter in DRAFTERS)
+    names = tuple(drafter.name for drafter in LOOKUPS)
     watching = Watching(requests, names)
     engine.use_selectors(watching, {})
     plain = {key: len(ids_of(found)) for key, found in run_all(engine, requests).items()}

@@ -19,8 +19,11 @@ from engine.loaded_target import LoadedTarget
 from training import acceptance, drafter, evaluate, synthesise
 from training.card import write_card
 from training.corpus import Corpus, CorpusError, Text, read_texts
-from training.drafter import Objective, Plan
+from training.distillation import Teacher
+from training.held_out import Size, held_out_texts
 from training.hindsight import mean_acceptance_length, score
+from training.machine import Machine
+from training.plan import Objective, Plan
 from training.trainer import LOG, Schedule, TrainingError
 
 torch.set_num_threads(1)
@@ -66,10 +69,14 @@ def plan(kind: FolderKind, num_steps: int) -> Plan:
     return Plan(kind, "birds", SHAPES[kind], 200, schedule, objective)
 
 
+def teacher_of(folder: Path) -> Teacher:
+    return Teacher.load(str(folder / "target"))
+
+
 def trained(folder: Path, corpus: Path, kind: FolderKind, num_steps: int) -> Path:
     name = f"{kind}-{num_steps}"
     work, output = folder / "work" / name, folder / name
-    drafter.train(plan(kind, num_steps), [corpus], output, work, str(folder / "target"))
+    drafter.train(plan(kind, num_steps), [corpus], output, work, teacher_of(folder))
     return output
 
 
@@ -137,7 +144,7 @@ def test_a_training_can_begin_with_a_drafter_of_the_same_shape(folder: Path, cor
     losses = {}
     for name, chosen in (("on", goes_on), ("anew", plan("head", 1))):
         work = folder / "work" / name
-        drafter.train(chosen, [corpus], folder / name, work, str(folder / "target"))
+        drafter.train(chosen, [corpus], folder / name, work, teacher_of(folder))
         losses[name] = json.loads((work / LOG).read_text())["held_out_loss"]
     assert losses["on"] < losses["anew"]
     assert (
@@ -145,7 +152,7 @@ def test_a_training_can_begin_with_a_drafter_of_the_same_shape(folder: Path, cor
     )
     wider = replace(goes_on, shape=replace(goes_on.shape, intermediate_size=96))
     with pytest.raises(TrainingError, match="is of DrafterShape"):
-        drafter.train(wider, [corpus], folder / "on", folder / "wider", str(folder / "target"))
+        drafter.train(wider, [corpus], folder / "on", folder / "wider", teacher_of(folder))
 
 
 def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:
@@ -158,13 +165,13 @@ def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:
     assert read.card.num_acceptance_blocks == 1
     tested, accepted = read.calibration() or ([], [])
     assert 0 < sum(accepted) < sum(tested)
-    writer = synthesise.load_writer(target, 8, None)
-    figures = evaluate.run(writer, [read], 3, evaluate.Size(1, 8, 6, 1))
+    writer = synthesise.load_writer(target, 8, Machine())
+    figures = evaluate.run(writer, [read], 3, Size(1, 8, 6, 1), [Corpus.open(corpus)])
     matrix, coupled = figures["matrix"], figures["coupling_vs_rejection"]
     assert isinstance(matrix, dict)
     assert isinstance(coupled, dict)
     assert set(matrix) == {"lookup", "suffix", path.name}
-    assert all(set(row) == {"chat", "code", "edit", "math"} for row in matrix.values())
+    assert all(set(row) == {"birds", "chat", "code", "edit", "math"} for row in matrix.values())
     assert all(1 <= value <= 4 for row in matrix.values() for value in row.values())
     for pair in coupled[path.name].values():
         assert 0 <= pair["shared_noise"] <= 1
@@ -175,6 +182,7 @@ def test_a_drafter_is_judged_and_described(folder: Path, corpus: Path) -> None:
     card = write_card(read, {"greedy": matrix[path.name]}, 3)
     assert f"# {path.name}" in card.read_text()
     assert "answers of the target" in card.read_text()
+    assert "**Prompts** that these answer: the target's own inventions." in card.read_text()
 
 
 def test_a_head_written_for_another_target_cannot_be_examined(
@@ -185,6 +193,15 @@ def test_a_head_written_for_another_target_cannot_be_examined(
     arguments = [str(path), "--corpus", str(corpus), "--target", str(other)]
     assert acceptance.main([*arguments, "--work", str(folder / "work" / "other")]) == 1
     assert "drafts for" in capsys.readouterr().err
+
+
+def test_a_corpus_of_another_target_is_no_ground_to_judge_on(folder: Path, corpus: Path) -> None:
+    other = write_tiny_target(folder / "another", seed=8)
+    writer = synthesise.load_writer(str(other), 8, Machine())
+    with pytest.raises(CorpusError, match="has texts of"):
+        held_out_texts(writer, 0.0, Size(1, 8, 6, 1), [Corpus.open(corpus)])
+    with pytest.raises(CorpusError, match="not the only one of domain birds"):
+        held_out_texts(writer, 0.0, Size(1, 8, 6, 1), [Corpus.open(corpus), Corpus.open(corpus)])
 
 
 def test_without_matplotlib_evaluation_says_so_before_any_work(

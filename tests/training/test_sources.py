@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.domains import Domain, DomainError, load_domain, names
-from training.sources import SourceError, Sources, read_conversations
+from training.sources import SourceError, Sources, licences_of, read_conversations
 
 SQL = Domain("sql", "The user asks about SQL.", ("Select {what}.",), {"what": ("{n} rows", "all"),
                                                                       "n": ("3", "4")})  # fmt: skip
@@ -78,3 +78,16 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(SourceError, match="no prompts"):
         read_conversations(tmp_path / "empty.jsonl")
+
+
+def test_what_prompts_are_and_their_licence_is_known_for_the_card(tmp_path: Path) -> None:
+    path, other = tmp_path / "sums.jsonl", tmp_path / "log.jsonl"
+    (tmp_path / "sums.licence").write_text("Sums of a school (MIT)\nmore about it\n")
+    names = ["seeds", "self", str(path), str(other)]
+    assert licences_of(names, load_domain("math")) == (
+        "templates of math (Apache-2.0, written for this project)",
+        "the target's own inventions",
+        "Sums of a school (MIT)",
+        "log.jsonl (licence not stated)",
+    )
+    assert licences_of(["seeds"], SQL) == ("templates of sql (licence not stated)",)
