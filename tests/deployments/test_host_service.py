@@ -40,6 +40,8 @@ from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.request import SamplingParams
 
 CLIENT = b"target"
+NEWS = tuple(range(16))
+"""As many tokens as a host reads before it is asked."""
 
 
 class Echo:
@@ -176,9 +178,18 @@ def test_many_sequences_and_tokens_are_read_in_one_call(target: Target, echo: Ec
     target.send(*(opened(number) for number in range(8)))
     target.settle()
     echo.scored.clear()
-    target.send(Verified(tuple(Known(number, 3, (4, 5, 6)) for number in range(8))))
+    target.send(Verified(tuple(Known(number, 3, NEWS) for number in range(8))))
     target.settle()
     assert echo.scored == [8]
+
+
+def test_few_new_tokens_are_read_when_somebody_asks(target: Target, echo: Echo) -> None:
+    target.send(opened())
+    target.settle()
+    target.send(Verified((Known(1, 3, NEWS[1:]),)))
+    assert not target.service.has_work
+    assert echo.scored == [1]
+    assert tokens_of(target.send(ask(18))) == (NEWS[-1],) * 2
 
 
 def test_questions_of_several_targets_are_one_call_and_come_before_catching_up(
@@ -254,14 +265,14 @@ def test_many_short_news_are_read_for_one_question() -> None:
 def test_outcomes_wait_until_they_are_asked_for_and_come_once(target: Target) -> None:
     target.send(opened())
     target.settle()
-    target.send(Verified((Known(1, 3, (4,)),)))
+    target.send(Verified((Known(1, 3, NEWS),)))
     target.settle()
-    (scores,) = target.send(score(4, finished=True))
+    (scores,) = target.send(score(19, finished=True))
     assert isinstance(scores, Scores)
-    assert [each.base_length for each in scores.outcomes[0]] == [3, 4, 4]
-    (again,) = target.send(score(4))
+    assert [each.base_length for each in scores.outcomes[0]] == [3, 19, 19]
+    (again,) = target.send(score(19))
     assert isinstance(again, Scores)
-    assert [each.base_length for each in again.outcomes[0]] == [4]
+    assert [each.base_length for each in again.outcomes[0]] == [19]
 
 
 def test_a_drafter_that_fails_gives_no_answers_and_starts_afresh(

@@ -11,8 +11,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 MODEL = "smollm2-135m-instruct"
 END = 2
 TOPIC = [{"role": "user", "content": "Name three colours of the rainbow."}]
-HEADS = [f"{domain}-head" for domain in ("code", "math", "chat", "edit")]
-DRAFTERS = ["far", "lookup", "suffix", *HEADS]
+TRAINED = [f"{domain}-head" for domain in ("code", "math", "chat", "edit")]
+TRAINED += [f"{domain}-model" for domain in ("code", "math", "chat")]
+DRAFTERS = ["far", "lookup", "suffix", *TRAINED]
 
 
 def ask(client: OpenAI, **parameters: Any) -> ChatCompletion:
@@ -253,7 +254,7 @@ def test_a_prompt_seen_before_is_cached(client: OpenAI) -> None:
         {"drafters": []},
         {"drafters": ["lookup"]},
         {"drafters": ["suffix"]},
-        {"drafters": HEADS},
+        {"drafters": TRAINED},
         {"max_draft_length": 0},
         {"max_draft_length": 2},
         {"selector": "plain"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +98,10 @@ def score_request(
 def draft_afresh(make: Maker, tokens: Sequence[int], num_prompt_tokens: int) -> Draft:
     drafter = make.local() if isinstance(make, OverZmq) else make()
     request = draft_request(tokens, num_prompt_tokens, drafter.max_draft_length)
-    return drafter.draft([request])[0]
+    (draft,) = drafter.draft([request])
+    lacks = len(draft.tokens) < request.draft_length
+    seen_late = isinstance(make, OverZmq) and drafter.is_free  # what it lacks it has stopped before
+    return replace(draft, is_stopped=draft.is_stopped or (seen_late and lacks))
 
 
 def outcome_at(draft: Draft, tokens: Sequence[int], finished: bool, longest: int) -> Outcome | None:
