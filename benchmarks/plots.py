@@ -21,7 +21,7 @@ def draw_bars(
     file_name: str,
     title: str,
     values: Mapping[str, Mapping[str, float]],
-    folder: Path = FOLDER,
+    folder: Path | None = None,
 ) -> None:
     """A panel for each key of `values`, with a bar for each of its names."""
     height = max(4.5, 1 + 0.25 * max(map(len, values.values())))
@@ -32,7 +32,7 @@ def draw_bars(
         panel.invert_yaxis()
         panel.set_title(load)
         panel.locator_params(axis="x", nbins=4)
-    _save(figure, folder / file_name, title)
+    _save(figure, (folder or FOLDER) / file_name, title)
 
 
 def draw_lines(
