@@ -26,6 +26,7 @@ from openai import OpenAI
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: the processes share the cores
 ROOT = Path(__file__).parents[1]
 APPLICATION_FILES = (
     "test_hosts.py",

@@ -3,7 +3,7 @@ greedy is `generate`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,11 +59,9 @@ def text() -> Text:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    threads = torch.get_num_threads()
-    config = TargetConfig(EMBEDDED_MODEL, numerics="invariant", num_kv_tokens=4096, num_threads=2)
-    yield build_engine(config, [*LOOKUPS, *TRAINED])
-    torch.set_num_threads(threads)
+def engine() -> Engine:
+    config = TargetConfig(EMBEDDED_MODEL, numerics="invariant", num_kv_tokens=4096)
+    return build_engine(config, [*LOOKUPS, *TRAINED])
 
 
 def requests_of(text: Text) -> list[GenerationRequest]:
