@@ -96,6 +96,7 @@ class EngineThread:
         self._pulse_s = pulse_s
         self._num_turns = 0
         self._num_coming: Counter[str] = Counter()  # by tenant; submitted after the running round
+        self._counting = threading.Lock()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}
         self._stopping = False
@@ -178,13 +179,17 @@ class EngineThread:
     async def _enter(self, requests: Sequence[GenerationRequest], stream: _Stream) -> None:
         """Submits after the running round; a full queue refuses at once."""
         coming = Counter(request.tenant for request in requests)
-        for tenant in coming:
-            self._engine.check_room(tenant, self._num_coming[tenant])
-        self._num_coming += coming
-        try:
-            await self.run(lambda: self._submit(requests, stream))
-        finally:
-            self._num_coming -= coming
+
+        def submit() -> None:
+            with self._counting:  # before the engine counts them, or they would count twice
+                self._num_coming -= coming
+            self._submit(requests, stream)
+
+        with self._counting:
+            for tenant in coming:
+                self._engine.check_room(tenant, self._num_coming[tenant])
+            self._num_coming += coming
+        await self.run(submit)
 
     def stop(self) -> None:
         """Ends the thread after the running round; waits for it."""

@@ -51,9 +51,9 @@ class Load:
                 return
 
 
-def exchange(url: str, name: str) -> Exchange:
+def exchange(url: str, name: str, timeout_s: float = 0.05) -> Exchange:
     ids = itertools.count()
-    store = RedisStore(connect(url), POOL, LONG)
+    store = RedisStore(connect(url, timeout_s), POOL, LONG)
     settings = ExchangeSettings(lifetimes=LONG)
     return Exchange(store, lambda: f"{name}-{next(ids)}", time.monotonic, lambda: 0.5, settings)
 
@@ -111,7 +111,7 @@ def test_a_server_at_its_memory_limit_keeps_the_newest_and_never_fails(tmp_path:
     with EmbeddedRedis(tmp_path, wheel_server()) as server, connect(server.url, 5.0) as client:
         limit = int(str(client.info("memory")["used_memory"])) + 500_000
         client.config_set("maxmemory", limit)
-        busy = exchange(server.url, "a")
+        busy = exchange(server.url, "a", timeout_s=5.0)
         for number in range(60):
             busy.add(f"t{number}", dict.fromkeys(names, 1))
             assert busy.step(), busy.counters.last_error
