@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -291,6 +292,27 @@ def test_a_failed_engine_fails_its_streams_health_and_later_calls(serving: Any) 
                     await call()
             with pytest.raises(EngineStoppedError):
                 await target.items(request("b"))
+
+    run(test)
+
+
+def test_what_the_queue_has_is_not_on_its_way_any_more(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            engine, coming = server.engine, list[int]()
+            monkeypatch.setattr(engine, "check_room", lambda tenant, num: coming.append(num))
+            thread = EngineThread(engine)
+            first = asyncio.ensure_future(anext(thread.generate([request("a", 10**6)])))
+            await asyncio.sleep(0)
+            deadline_s = time.monotonic() + 10
+            while not engine.seen:  # the loop cannot tell the first that it is in
+                assert time.monotonic() < deadline_s
+            await anext(thread.generate([request("b", 10**6)]))
+            await first
+            assert coming == [0, 0]
+            thread.stop()
 
     run(test)
 
