@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from engine.drafters.folder import DrafterFolder, find_folder
+from engine.drafters.trained import small_model_config
 from engine.model_files import gguf_of, resolve_model
 from engine.staged_folder import staged_folder
 
@@ -81,20 +82,10 @@ def _export(folder: DrafterFolder, output: Path, target: Path) -> None:
     num_ids = folder.card.target.vocab_size
     weights["model.embed_tokens.weight"] = _spread(embedding, ids, num_ids, embedding[-1])
     weights["lm_head.weight"] = _spread(embedding, ids, num_ids, torch.zeros(shape.hidden_size))
-    config = LlamaConfig(
-        vocab_size=num_ids,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        rms_norm_eps=shape.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-        max_position_embeddings=LlamaConfig.from_pretrained(target).max_position_embeddings,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
+    config = small_model_config(shape, num_ids)
+    config.tie_word_embeddings = False
+    config.max_position_embeddings = LlamaConfig.from_pretrained(target).max_position_embeddings
+    config.dtype = torch.float32
     model = LlamaForCausalLM(config)
     model.load_state_dict({**small, **weights})
     model.save_pretrained(output)

@@ -97,22 +97,24 @@ def small_model_runner(folder: DrafterFolder, target: KnownTarget) -> ModelRunne
 
 def small_model(shape: DrafterShape, num_ids: int) -> LlamaForCausalLM:
     """A Llama of `num_ids` ids and one more, which stands for all others."""
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=num_ids + 1,
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            rms_norm_eps=shape.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-            max_position_embeddings=_MAX_POSITIONS,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+    return LlamaForCausalLM(small_model_config(shape, num_ids + 1))
+
+
+def small_model_config(shape: DrafterShape, vocab_size: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        rms_norm_eps=shape.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        max_position_embeddings=_MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
     )
 
 
