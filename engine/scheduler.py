@@ -69,6 +69,7 @@ class Scheduler:
         self.running: list[Sequence] = []  # oldest first
         self._live: dict[str, Sequence] = {}
         self.num_preemptions = 0
+        self._held_back = False  # some prompts, in the last step
 
     def add(self, sequence: Sequence) -> None:
         self._live[sequence.id] = sequence
@@ -144,7 +145,7 @@ class Scheduler:
 
     def _chunks(self, budget: int) -> list[tuple[Sequence, int]]:
         """Of every tenant's prefill its share of the budget, and what others leave of theirs."""
-        prefilling = self._prefilling()
+        prefilling = self._prefilling_now()
         pending: dict[str, int] = defaultdict(int)
         for sequence in prefilling:
             pending[sequence.request.tenant] += sequence.num_pending
@@ -155,6 +156,20 @@ class Scheduler:
             shares[sequence.request.tenant] -= size
             chunks.append((sequence, size))
         return [(sequence, size) for sequence, size in chunks if size]
+
+    def _prefilling_now(self) -> list[Sequence]:
+        """All, but for those that would lengthen the step in which another tenant's prompt is.
+
+        Those are of tenants that run more than their share, and wait for one step in two at most.
+        """
+        prefilling, weights = self._prefilling(), self.waiting.weights
+        is_within = {
+            tenant: held <= share_of(tenant, weights, len(self.running))
+            for tenant, held in places_held(self.running).items()
+        }
+        within = [sequence for sequence in prefilling if is_within[sequence.request.tenant]]
+        self._held_back = 0 < len(within) < len(prefilling) and not self._held_back
+        return within if self._held_back else prefilling
 
     def _may_admit(self) -> bool:
         """Whether tokens are left for a newcomer, or its tenant has a share of them."""

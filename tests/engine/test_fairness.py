@@ -147,6 +147,18 @@ def test_long_prompts_of_one_tenant_do_not_hold_up_another_s_short_one() -> None
     assert [(step.sequence.id, step.num_new) for step in rounds.plan()] == [("g0", 8), ("v", 8)]
 
 
+def test_prompts_of_who_runs_most_wait_for_another_s_first_token_one_step_in_two() -> None:
+    rounds = Rounds(num_blocks=200, max_num_sequences=8)
+    rounds.add(*(sequence(f"g{i}", 8, 40, tenant="greedy", first=999 * i) for i in range(3)))
+    rounds.play()
+    rounds.add(sequence("g3", 8, 1, tenant="greedy", first=9000))
+    prefilled = []
+    for number in range(4):
+        rounds.add(sequence(f"v{number}", 8, 1, tenant="victim", first=9100 + 99 * number))
+        prefilled.append([name for name in rounds.play() if name not in ("g0", "g1", "g2")])
+    assert prefilled == [["v0"], ["g3", "v1"], ["v2"], ["v3"]]
+
+
 def test_what_is_divided_is_divided_by_weight_and_nothing_is_left_over() -> None:
     weights = {"a": 1.0, "b": 3.0, "c": 2.0}
     assert divide(12, {"a": 50, "b": 50, "c": 50}, weights) == {"a": 2, "b": 6, "c": 4}
