@@ -17,12 +17,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
 from engine.config import Numerics
+from engine.kv_cache import Indices, KVCache, Span
 
 ATTENTION = "hedgerow_paged"
 _INVARIANT_QUERIES = 16
@@ -36,73 +38,56 @@ class UnsupportedAttention(Exception):
     """The model asks its attention for something that this one does not compute."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """New tokens of one sequence: `num_new` of them, from position `start` on."""
+class _Rows:
+    """Which rows of a tensor to take, in which order; the first few of them cost nothing."""
 
-    start: int
-    num_new: int
-    block_table: Sequence[int]
+    def __init__(self, rows: Indices, device: torch.device) -> None:
+        self._num_first = len(rows) if np.array_equal(rows, np.arange(len(rows))) else None
+        self._rows = None if self._num_first is not None else _tensor(rows, device)
 
-    @property
-    def end(self) -> int:
-        return self.start + self.num_new
+    def of(self, x: Tensor) -> Tensor:
+        if self._rows is not None:
+            return x.index_select(0, self._rows)
+        return x if self._num_first == x.shape[0] else x[: self._num_first]
 
 
-class KVCache:
-    """Keys and values of all layers: per layer two [num_blocks, block_size, heads, head_dim]."""
-
-    def __init__(self, shapes: Sequence[tuple[Tensor, Tensor]], num_blocks: int, block_size: int):
-        self.num_blocks, self.block_size = num_blocks, block_size
-        self.layers = [
-            tuple(t.new_zeros(num_blocks, block_size, t.shape[1], t.shape[3]) for t in pair)
-            for pair in shapes
-        ]
-
-    def slots(self, span: Span) -> Tensor:
-        """Cache slot of each new token of `span`: [num_new]."""
-        positions = torch.arange(span.start, span.end)
-        table = torch.tensor(span.block_table)
-        return table[positions // self.block_size] * self.block_size + positions % self.block_size
+def _tensor(numbers: Indices, device: torch.device) -> Tensor:
+    return torch.from_numpy(numbers).to(device)
 
 
 class _Tiles:
     """Sequences whose queries are computed in one call; built once, used by every layer."""
 
-    def __init__(self, spans: Sequence[Span], offsets: Sequence[int], cache: KVCache, form: _Form):
+    def __init__(self, spans: Sequence[Span], offsets: Indices, cache: KVCache, form: _Form):
         device = cache.layers[0][0].device
         longest = max(span.num_new for span in spans)
-        self.rows = form.queries or longest  # queries of a tile
-        tiles_each = -(-longest // self.rows)
-        self.num_tiles = len(spans) * tiles_each
-        num_keys = -(-max(span.end for span in spans) // form.keys) * form.keys
-        self.num_keys = num_keys
-        num_blocks = -(-num_keys // cache.block_size)
-        tables = torch.zeros(len(spans), num_blocks, dtype=torch.long)
-        query, position = [], []
-        for i, (span, offset) in enumerate(zip(spans, offsets, strict=True)):
+        self._num_rows = form.queries or longest  # queries of a tile
+        rows_each = -(-longest // self._num_rows) * self._num_rows
+        self._num_spans = len(spans)
+        self._num_tiles = len(spans) * rows_each // self._num_rows
+        self._num_keys = -(-max(span.end for span in spans) // form.keys) * form.keys
+        num_blocks = -(-self._num_keys // cache.block_size)
+        tables = np.zeros((len(spans), num_blocks), dtype=np.int64)
+        for table, span in zip(tables, spans, strict=True):
             used = min(-(-span.end // cache.block_size), num_blocks)
-            tables[i, :used] = torch.tensor(span.block_table[:used])
-            steps = torch.arange(tiles_each * self.rows).clamp_(max=span.num_new - 1)
-            query.append(steps + offset)
-            position.append(steps + span.start)
-        self.blocks = tables.flatten().to(device)
-        self.num_spans = len(spans)
-        self.query = torch.cat(query).to(device)  # [tiles * rows], token of the packed forward
-        self._position = torch.cat(position).view(-1, 1, self.rows, 1).to(device)
+            table[:used] = span.block_table[:used]
+        last = np.array([span.num_new - 1 for span in spans])[:, None]
+        steps = np.minimum(np.arange(rows_each), last)
+        starts = np.array([span.start for span in spans])[:, None]
+        self._blocks = _tensor(tables.ravel(), device)
+        self._queries = _Rows((steps + offsets[:, None]).ravel(), device)
+        self._position = _tensor(steps + starts, device).view(-1, 1, self._num_rows, 1)
         self._masks: dict[int | None, Tensor] = {}
-        keep = torch.cat(
-            [
-                torch.arange(span.num_new) + i * tiles_each * self.rows
-                for i, span in enumerate(spans)
-            ]
+        self.num_rows = len(spans) * rows_each
+        """Rows of the output, real ones and padding."""
+        self.real_rows = np.concatenate(
+            [i * rows_each + np.arange(span.num_new) for i, span in enumerate(spans)]
         )
-        self.keep = keep.to(device)  # rows that are real, in packed order
 
     def mask(self, window: int | None, like: Tensor) -> Tensor:
         """Additive causal mask, also of a sliding window: [tiles, 1, rows, num_keys]."""
         if window not in self._masks:
-            key = torch.arange(self.num_keys, device=like.device)
+            key = torch.arange(self._num_keys, device=like.device)
             hidden = key > self._position
             if window is not None:
                 hidden |= key <= self._position - window
@@ -113,36 +98,41 @@ class _Tiles:
     def attend(
         self, q: Tensor, sides: tuple[Tensor, ...], scale: float, window: int | None, careful: bool
     ) -> Tensor:
-        """q [tokens, heads, dim], keys and values of a layer -> [real rows, heads, value dim]."""
-        tiles = q.index_select(0, self.query).view(-1, self.rows, *q.shape[1:]).transpose(1, 2)
+        """q [tokens, heads, dim], keys and values of a layer -> [num_rows, heads, value dim]."""
+        tiles = self._queries.of(q).view(-1, self._num_rows, *q.shape[1:])
         k, v = (self._gather(side) for side in sides)
         mask = self.mask(window, q)
         out = _attention(tiles, k, v, mask, scale)
         if careful:
             harmful = _harmful(k, v, mask)
             k, v = (side.masked_fill(harmful[:, None, :, None], 0.0) for side in (k, v))
-            sees_one = ((mask == 0.0) & harmful[:, None, None, :]).any(-1, keepdim=True)
+            sees_one = ((mask == 0.0) & harmful[:, None, None, :]).any(-1)[:, 0, :, None, None]
             out = torch.where(sees_one, out, _attention(tiles, k, v, mask, scale))
-        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.keep)
+        return out.flatten(0, 1)
 
     def _gather(self, side: Tensor) -> Tensor:
         """Keys or values of every tile: [tiles, heads, num_keys, dim]; one span's tiles share."""
-        found = side.index_select(0, self.blocks)
-        found = found.view(self.num_spans, -1, *side.shape[2:])[:, : self.num_keys].transpose(1, 2)
-        return found.expand(self.num_tiles, -1, -1, -1)
+        found = side.index_select(0, self._blocks)
+        found = found.view(self._num_spans, -1, *side.shape[2:])[:, : self._num_keys]
+        return found.transpose(1, 2).expand(self._num_tiles, -1, -1, -1)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """One query a tile: the heads that share keys are the rows of one product, which reads them
-    once (in bfloat16 on a CPU 3.5 times as fast)."""
-    if q.shape[2] == 1 and q.shape[1] != k.shape[1]:
-        together = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    """q [tiles, rows, heads, dim] -> [tiles, rows, heads, value dim].
+
+    One query a tile: the heads that share keys are the rows of one product, which reads them once
+    (in bfloat16 on a CPU 3.5 times as fast).
+    """
+    num_tiles, num_rows, num_heads, dim = q.shape
+    if num_rows == 1 and num_heads != k.shape[1]:
+        together = q.view(num_tiles, k.shape[1], -1, dim)
         masks = mask.expand(-1, -1, together.shape[2], -1)
         out = functional.scaled_dot_product_attention(together, k, v, masks, scale=scale)
-        return out.reshape(*q.shape[:3], v.shape[3])
-    return functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
+        return out.reshape(num_tiles, 1, num_heads, v.shape[3])
+    out = functional.scaled_dot_product_attention(
+        q.transpose(1, 2), k, v, attn_mask=mask, scale=scale, enable_gqa=True
     )
+    return out.transpose(1, 2)
 
 
 def _harmful(k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -176,25 +166,28 @@ class AttentionBatch:
     `careful` computes with hidden keys and values of 0, at twice the cost and to the same bits.
     """
 
-    def __init__(self, spans: Sequence[Span], cache: KVCache, numerics: Numerics) -> None:
+    def __init__(
+        self, spans: Sequence[Span], cache: KVCache, numerics: Numerics, num_padding: int = 0
+    ) -> None:
+        """`num_padding` tokens follow those of the spans: nothing is stored of them."""
         self.cache = cache
         self.careful = False
         self._has_nan: Tensor | None = None
         device = cache.layers[0][0].device
-        self.slots = torch.cat([cache.slots(span) for span in spans]).to(device)
+        self.slots = _tensor(np.concatenate([cache.slots(span) for span in spans]), device)
         form = _form_of(numerics, cache.block_size)
-        offsets, total = [], 0
-        for span in spans:
-            offsets.append(total)
-            total += span.num_new
-        groups = _groups(spans, form)
-        self._tiles = [
-            _Tiles([spans[i] for i in group], [offsets[i] for i in group], cache, form)
-            for group in groups
-        ]
-        order = torch.cat([torch.arange(offsets[i], offsets[i] + spans[i].num_new)
-                           for group in groups for i in group])  # fmt: skip
-        self._restore = order.argsort().to(device) if len(groups) > 1 else None
+        ends = np.cumsum([span.num_new for span in spans])
+        offsets = ends - [span.num_new for span in spans]
+        self._tiles = []
+        rows = np.zeros(ends[-1] + num_padding, dtype=np.int64)  # of all tiles, by token
+        num_rows = 0
+        for group in _groups(spans, form):
+            tiles = _Tiles([spans[i] for i in group], offsets[group], cache, form)
+            tokens = np.concatenate([np.arange(offsets[i], ends[i]) for i in group])
+            rows[tokens] = num_rows + tiles.real_rows
+            num_rows += tiles.num_rows
+            self._tiles.append(tiles)
+        self._rows = _Rows(rows, device)
 
     @property
     def has_nan(self) -> bool:
@@ -202,30 +195,19 @@ class AttentionBatch:
         return self._has_nan is not None and bool(self._has_nan)
 
     def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
     ) -> Tensor:
-        """q, k, v [1, heads, tokens, dim] -> [1, tokens, heads, value dim].
-
-        Tokens behind those of the spans are padding: nothing is stored of them, and they get 0.
-        """
+        """q, k, v [tokens, heads, dim] -> [tokens, heads, value dim]."""
         keys, values = self.cache.layers[layer]
         num_tokens = self.slots.shape[0]
-        packed, k, v = (side[0, :, :num_tokens].transpose(0, 1) for side in (q, k, v))
-        keys.view(-1, *keys.shape[2:]).index_copy_(0, self.slots, k)
-        values.view(-1, *values.shape[2:]).index_copy_(0, self.slots, v)
+        keys.view(-1, *keys.shape[2:]).index_copy_(0, self.slots, k[:num_tokens])
+        values.view(-1, *values.shape[2:]).index_copy_(0, self.slots, v[:num_tokens])
         sides, careful = (keys, values), self.careful
-        parts = [tiles.attend(packed, sides, scale, window, careful) for tiles in self._tiles]
-        out = parts[0] if self._restore is None else torch.cat(parts)[self._restore]
+        parts = [tiles.attend(q, sides, scale, window, careful) for tiles in self._tiles]
+        out = self._rows.of(parts[0] if len(parts) == 1 else torch.cat(parts))
         if layer == len(self.cache.layers) - 1:
             self._has_nan = out.sum().isnan()
-        num_padding = q.shape[2] - num_tokens
-        return functional.pad(out, (0, 0, 0, 0, 0, num_padding))[None] if num_padding else out[None]
+        return out
 
 
 def _groups(spans: Sequence[Span], form: _Form) -> list[list[int]]:
@@ -263,18 +245,12 @@ class ShapeProbe:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        window: int | None,
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
     ) -> Tensor:
         if layer in self.layers:
             raise UnsupportedAttention("a layer of it attends more than once for a token")
         self.layers[layer] = (k, v)
-        return q.new_zeros(1, q.shape[2], q.shape[1], v.shape[3])
+        return q.new_zeros(*q.shape[:2], v.shape[2])
 
 
 _KNOWN = {"sliding_window", "position_ids", "use_cache", "is_causal", "cache_position"}
@@ -303,7 +279,8 @@ def paged_attention(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = module.layer_idx
     assert isinstance(layer, int), "transformers numbers its attention layers"
-    return batch.attend(layer, query, key, value, scale, sliding_window), None
+    q, k, v = (side[0].transpose(0, 1) for side in (query, key, value))
+    return batch.attend(layer, q, k, v, scale, sliding_window)[None], None
 
 
 AttentionInterface.register(ATTENTION, paged_attention)

@@ -8,6 +8,8 @@ exactly `SLICE_ROWS` rows, so that its bits depend neither on the other rows nor
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,15 @@ def use_form(model: nn.Module, numerics: Numerics) -> None:
                 setattr(module, name, FormedLinear(child, numerics))
 
 
+Epilogue = Literal["none", "swish", "mul", "add"]
+"""What follows a product: nothing, x * sigmoid(x), or the product with or sum of another tensor."""
+
+
 class FormedLinear(nn.Module):
-    """Stands in for an `nn.Linear`; [..., in_features] -> [..., out_features]."""
+    """Stands in for an `nn.Linear`; [..., in_features] -> [..., out_features].
+
+    `swish`, `times` and `plus` are what networks do next, in the same pass over the output.
+    """
 
     def __init__(self, linear: nn.Linear, numerics: Numerics) -> None:
         super().__init__()
@@ -38,15 +47,43 @@ class FormedLinear(nn.Module):
         self._min_rows = FAST_MIN_ROWS if is_packed else 1
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._run(x, "none")
+
+    def swish(self, x: Tensor) -> Tensor:
+        return self._run(x, "swish")
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """`other` is as the output."""
+        return self._run(x, "mul", other)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """`other` is as the output."""
+        return self._run(x, "add", other)
+
+    def _run(self, x: Tensor, epilogue: Epilogue, other: Tensor | None = None) -> Tensor:
+        num_rows = x.numel() // self.in_features
+        if not self._is_invariant and num_rows >= self._min_rows:
+            return self._product(x, epilogue, other)
         rows = x.reshape(-1, self.in_features)
-        num_rows = rows.shape[0]
+        others = None if other is None else other.reshape(-1, self.out_features)
         if self._is_invariant:
-            num_slices = max(1, -(-num_rows // SLICE_ROWS))
-            slices = _pad_rows(rows, num_slices * SLICE_ROWS).split(SLICE_ROWS)
-            out = torch.cat([self._product(part) for part in slices])
+            out = self._in_slices(rows, epilogue, others)
         else:
-            out = self._product(rows if num_rows >= self._min_rows else self._repeat(rows))
-        return out[:num_rows].view(*x.shape[:-1], self.out_features)
+            out = _apply(
+                self._product(self._repeat(rows), "none", None)[:num_rows], epilogue, others
+            )
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def _in_slices(self, rows: Tensor, epilogue: Epilogue, others: Tensor | None) -> Tensor:
+        num_rows = len(rows)
+        num_slices = max(1, -(-num_rows // SLICE_ROWS))
+        parts = _pad_rows(rows, num_slices * SLICE_ROWS).split(SLICE_ROWS)
+        if others is None:
+            out = [self._product(part, epilogue, None) for part in parts]
+        else:
+            beside = _pad_rows(others, num_slices * SLICE_ROWS).split(SLICE_ROWS)
+            out = [self._product(*pair) for pair in zip(parts, repeat(epilogue), beside)]
+        return torch.cat(out)[:num_rows]
 
     def _repeat(self, rows: Tensor) -> Tensor:
         """At least the fewest rows that the packed product is fast for, copies behind the real."""
@@ -58,14 +95,32 @@ def _pad_rows(rows: Tensor, num_rows: int) -> Tensor:
     return functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
 
 
-def _product_of(linear: nn.Linear) -> tuple[Callable[[Tensor], Tensor], bool]:
-    """rows -> rows @ weight.T + bias, and whether its weight is packed."""
+_Product = Callable[[Tensor, Epilogue, Tensor | None], Tensor]
+
+
+def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
+    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed."""
     weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _has_onednn():
-        return lambda rows: functional.linear(rows, weight, bias), False
+        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end), False
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), SLICE_ROWS)
-    multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda rows: multiply(rows, packed, bias, "none", [], ""), True
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    multiply_with = torch.ops.mkldnn._linear_pointwise.binary
+
+    def product(x: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
+        if other is None:
+            out: Tensor = multiply(x, packed, bias, epilogue, [], "")
+        else:
+            out = multiply_with(x, other, packed, bias, epilogue)
+        return out
+
+    return product, True
+
+
+def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
+    if other is None:
+        return functional.silu(out) if epilogue == "swish" else out
+    return out * other if epilogue == "mul" else out + other
 
 
 def _has_onednn() -> bool:

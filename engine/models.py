@@ -18,9 +18,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from engine.attention import ATTENTION, KVCache, ShapeProbe, UnsupportedAttention
+from engine.attention import ATTENTION, ShapeProbe, UnsupportedAttention
 from engine.config import Numerics
 from engine.errors import ModelRefusedError
+from engine.fused_layers import fuse_layers
+from engine.kv_cache import KVCache
 from engine.linear import use_form
 from engine.model_files import read_config
 from engine.reduced_vocabulary import ReducedVocabulary
@@ -119,6 +121,7 @@ def build_runner(
     config = model.config.get_text_config()
     if numerics == "invariant" and any(getattr(config, key, None) for key in _EXPERTS):
         raise ModelRefusedError(name, "numerics: invariant does not cover its experts; use fast")
+    fuse_layers(model, numerics)
     use_form(model, numerics)
     probe = ShapeProbe()
     try:

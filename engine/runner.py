@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from engine.attention import AttentionBatch, KVCache, Span
+from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
+from engine.kv_cache import KVCache, Span
 from engine.linear import FAST_MIN_ROWS
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
@@ -170,7 +171,7 @@ class ModelRunner:
             wanted.extend(range(total - e.num_logits, total))
         device = self._model.device
         padding = [0] * (self._min_tokens - total)
-        batch = AttentionBatch(spans, self._cache, self._numerics)
+        batch = AttentionBatch(spans, self._cache, self._numerics, len(padding))
         keep = torch.tensor(wanted, dtype=torch.long, device=device)
         forward = partial(
             self._model,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.attention import AttentionBatch, KVCache, Span
+from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights
+from engine.kv_cache import KVCache, Span
 from engine.linear import FAST_MIN_ROWS, FormedLinear, use_form
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
@@ -53,7 +54,7 @@ class HeadRunner:
         output.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
         self._output = FormedLinear(output, numerics)
         shape = model.shape
-        empty = weight.new_empty(1, shape.num_kv_heads, 1, shape.head_dim)
+        empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim)
         num_blocks = room.num_blocks + room.num_scratch_blocks
         self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
         is_padded = numerics == "fast" and weight.device.type == "cpu"
@@ -69,15 +70,16 @@ class HeadRunner:
         tokens = [token for e in extensions for token in e.tokens]
         positions = [p for span in spans for p in range(span.start, span.end)]
         num_tokens = len(tokens)
-        if num_tokens < self._min_tokens:
-            padding = self._min_tokens - num_tokens
+        padding = max(0, self._min_tokens - num_tokens)
+        if padding:
             tokens, positions = tokens + [0] * padding, positions + [0] * padding
             states = torch.cat([states, states.new_zeros(padding, states.shape[1])])
-        batch = AttentionBatch(spans, self._cache, self._numerics)
+        batch = AttentionBatch(spans, self._cache, self._numerics, padding)
         scale = self._model.shape.head_dim**-0.5
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return batch.attend(layer, q, k, v, scale, None)
+            q, k, v = (side[0].transpose(0, 1) for side in (q, k, v))
+            return batch.attend(layer, q, k, v, scale)[None]
 
         embedded = self._embed(torch.tensor([tokens], device=self._device))
         at = torch.tensor(positions, device=self._device)

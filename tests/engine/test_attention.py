@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tiny_models import FAMILIES, VOCAB, tiny_model
 from torch import Tensor, nn
 
-from engine.attention import AttentionBatch, KVCache, Span, UnsupportedAttention, paged_attention
+from engine.attention import AttentionBatch, UnsupportedAttention, paged_attention
 from engine.config import Numerics
+from engine.kv_cache import KVCache, Span
 from engine.models import build_runner, prepare_model
 from engine.runner import Extension, ModelRunner
 
@@ -56,7 +57,7 @@ class Text:
 
 
 def empty_cache(num_blocks: int, fill: float = 0.0) -> KVCache:
-    shape = torch.full((1, KV_HEADS, 1, DIM), fill)
+    shape = torch.full((1, KV_HEADS, DIM), fill)
     cache = KVCache([(shape, shape)], num_blocks, BLOCK_SIZE)
     for side in cache.layers[0]:
         side.fill_(fill)

@@ -1,0 +1,45 @@
+"""Keys and values of all layers in blocks, and where a sequence's tokens are among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """New tokens of one sequence: `num_new` of them, from position `start` on."""
+
+    start: int
+    num_new: int
+    block_table: Sequence[int]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_new
+
+
+class KVCache:
+    """Keys and values of all layers: per layer two [num_blocks, block_size, heads, head_dim].
+
+    `shapes` has a tensor [tokens, heads, head_dim] of each side of each layer.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[Tensor, Tensor]], num_blocks: int, block_size: int):
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.layers = [
+            tuple(t.new_zeros(num_blocks, block_size, *t.shape[1:]) for t in pair)
+            for pair in shapes
+        ]
+
+    def slots(self, span: Span) -> Indices:
+        """Cache slot of each new token of `span`: [num_new]."""
+        positions = np.arange(span.start, span.end)
+        blocks = np.asarray(span.block_table)[positions // self.block_size]
+        return blocks * self.block_size + positions % self.block_size
