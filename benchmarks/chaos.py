@@ -151,6 +151,9 @@ def main() -> int:
                         found[each.name] = disturb(app, load, each, num_times, round_s)
                     is_proven &= found[each.name].is_proven(each.is_ingress)
                     print(f"{each.name}: {dict(found[each.name].outcomes)}", flush=True)
+                    for error, number in load.errors.most_common(5):
+                        print(f"  {number} times: {error}", flush=True)
+                    load.errors.clear()
     print(json.dumps({name: findings.figures for name, findings in found.items()}))
     return 0 if is_proven else 1
 

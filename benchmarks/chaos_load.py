@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -127,6 +128,8 @@ class Load:
 
     def __init__(self, url: str, model: str, max_tokens: int, count: int = NUM_STREAMS) -> None:
         self.url = url
+        self.errors: Counter[str] = Counter()
+        """What clients were told instead of an answer, shortened."""
         self._asked = requests(model, max_tokens, count)
         self._known: list[Answer] = []
 
@@ -149,6 +152,7 @@ class Load:
 
     async def _both(self) -> list[tuple[bool, Outcome]]:
         streams, unary = await asyncio.gather(self._all(True), self._all(False))
+        self.errors.update(answer.error[:160] for answer in (*streams, *unary) if answer.error)
         return [
             (is_stream, answer.outcome(known))
             for is_stream, answers in ((True, streams), (False, unary))
