@@ -39,16 +39,16 @@ class UnsupportedAttention(Exception):
 
 
 class _Rows:
-    """Which rows of a tensor to take, in which order; the first few of them cost nothing."""
+    """Which rows of a tensor to take, in which order; neighbours in order are not copied."""
 
     def __init__(self, rows: Indices, device: torch.device) -> None:
-        self._num_first = len(rows) if np.array_equal(rows, np.arange(len(rows))) else None
-        self._rows = None if self._num_first is not None else _tensor(rows, device)
+        first = int(rows[0])
+        are_neighbours = np.array_equal(rows, np.arange(first, first + len(rows)))
+        self._slice = slice(first, first + len(rows)) if are_neighbours else None
+        self._rows = None if are_neighbours else _tensor(rows, device)
 
     def of(self, x: Tensor) -> Tensor:
-        if self._rows is not None:
-            return x.index_select(0, self._rows)
-        return x if self._num_first == x.shape[0] else x[: self._num_first]
+        return x[self._slice] if self._rows is None else x.index_select(0, self._rows)
 
 
 def _tensor(numbers: Indices, device: torch.device) -> Tensor:
@@ -74,7 +74,7 @@ class _Tiles:
         last = np.array([span.num_new - 1 for span in spans])[:, None]
         steps = np.minimum(np.arange(rows_each), last)
         starts = np.array([span.start for span in spans])[:, None]
-        self._blocks = _tensor(tables.ravel(), device)
+        self._blocks = _Rows(tables.ravel(), device)
         self._queries = _Rows((steps + offsets[:, None]).ravel(), device)
         self._position = _tensor(steps + starts, device).view(-1, 1, self._num_rows, 1)
         self._masks: dict[int | None, Tensor] = {}
@@ -112,8 +112,9 @@ class _Tiles:
 
     def _gather(self, side: Tensor) -> Tensor:
         """Keys or values of every tile: [tiles, heads, num_keys, dim]; one span's tiles share."""
-        found = side.index_select(0, self._blocks)
-        found = found.view(self._num_spans, -1, *side.shape[2:])[:, : self._num_keys]
+        found = self._blocks.of(side).view(self._num_spans, -1, *side.shape[2:])[
+            :, : self._num_keys
+        ]
         return found.transpose(1, 2).expand(self._num_tiles, -1, -1, -1)
 
 

@@ -8,13 +8,16 @@ are.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaModel,
+    LlamaRMSNorm,
+)
 
 from engine.attention import AttentionBatch, ShapeProbe
 from engine.config import Numerics
@@ -30,46 +33,39 @@ def fuse_layers(model: PreTrainedModel, numerics: Numerics) -> None:
     if not layers:
         return
     base.set_submodule("rotary_emb", _Rotation(base.rotary_emb))
-    base.layers = nn.ModuleList(FusedLayer(layer, numerics) for layer in layers)
+    base.layers = nn.ModuleList(FusedLayer(_parts_of(layer), numerics) for layer in layers)
 
 
-class _Rotation(nn.Module):
-    """Cosine and signed sine of each token's angles, [tokens, 1, head_dim] each.
+@dataclass(frozen=True, slots=True)
+class LayerParts:
+    """A decoder layer taken apart. `qkv` gives the heads of queries, keys and values in turn."""
 
-    The sine's first half is negative, so that a head x is rotated to
-    x * cosine + (its halves exchanged) * sine.
-    """
-
-    def __init__(self, angles: nn.Module) -> None:
-        super().__init__()
-        self._angles = angles
-
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        cosine, sine = (side[0, :, None] for side in self._angles(x, position_ids))
-        first, second = sine.chunk(2, -1)
-        return cosine, torch.cat([-first, second], -1)
+    index: int
+    scale: float
+    head_dim: int
+    num_heads: int
+    num_kv_heads: int
+    attention_norm: nn.RMSNorm
+    qkv: nn.Linear
+    out: nn.Linear
+    mlp_norm: nn.RMSNorm
+    gate: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
 
 
 class FusedLayer(nn.Module):
-    """Stands in for a `LlamaDecoderLayer`, and has its weights."""
+    """A decoder layer of Llama's form over paged keys and values."""
 
-    def __init__(self, layer: LlamaDecoderLayer, numerics: Numerics) -> None:
+    def __init__(self, parts: LayerParts, numerics: Numerics) -> None:
         super().__init__()
-        attention, mlp = layer.self_attn, layer.mlp
-        self._index = attention.layer_idx
-        self._scale = attention.scaling
-        self._head_dim = attention.head_dim
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._sizes = [each.out_features // self._head_dim for each in projections]
-        self._attention_norm, self._mlp_norm = (
-            _Norm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
-        )
+        self._index, self._scale, self._head_dim = parts.index, parts.scale, parts.head_dim
+        self._num_heads, self._num_kv_heads = parts.num_heads, parts.num_kv_heads
+        self._attention_norm, self._mlp_norm = parts.attention_norm, parts.mlp_norm
         self._qkv, self._out, self._gate, self._up, self._down = (
             FormedLinear(linear, numerics)
-            for linear in (
-                _stacked(projections), attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
-            )
-        )  # fmt: skip
+            for linear in (parts.qkv, parts.out, parts.gate, parts.up, parts.down)
+        )
 
     def forward(
         self,
@@ -82,24 +78,24 @@ class FusedLayer(nn.Module):
         """[1, tokens, hidden_size] -> the same, as transformers calls it."""
         x = hidden_states[0]
         heads = self._qkv(self._attention_norm(x)).view(len(x), -1, self._head_dim)
-        num_queries, num_keys, num_values = self._sizes
-        rotated = _rotate(heads[:, : num_queries + num_keys], *position_embeddings)
-        q, k = rotated[:, :num_queries], rotated[:, num_queries:]
-        attended = batch.attend(self._index, q, k, heads[:, -num_values:], self._scale)
+        num_rotated = self._num_heads + self._num_kv_heads
+        rotated = _rotate(heads[:, :num_rotated], *position_embeddings)
+        q, k = rotated.split([self._num_heads, self._num_kv_heads], 1)
+        attended = batch.attend(self._index, q, k, heads[:, num_rotated:], self._scale)
         x = self._out.plus(attended.reshape(len(x), -1), x)
         normed = self._mlp_norm(x)
         wide = self._up.times(normed, self._gate.swish(normed))
         return self._down.plus(wide, x)[None]
 
 
-class _Norm:
-    """x -> x / sqrt(mean of x squared + eps) * weight"""
+def exchanging(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each token's angles, [tokens, head_dim] each -> `position_embeddings` of a fused layer.
 
-    def __init__(self, norm: Any) -> None:
-        self._weight, self._eps = norm.weight.data, norm.variance_epsilon
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self._weight.shape, self._weight, self._eps)
+    The sine's first half gets negative, so that a head x is rotated to
+    x * cosine + (its halves exchanged) * sine.
+    """
+    first, second = sine.chunk(2, -1)
+    return cosine[:, None], torch.cat([-first, second], -1)[:, None]
 
 
 def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -108,12 +104,55 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.addcmul(heads * cosine, exchanged, sine)
 
 
+class _Rotation(nn.Module):
+    """Stands in for transformers' own, whose result only the layers see."""
+
+    def __init__(self, angles: nn.Module) -> None:
+        super().__init__()
+        self._angles = angles
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        cosine, sine = self._angles(x, position_ids)
+        return exchanging(cosine[0], sine[0])
+
+
+def _parts_of(layer: LlamaDecoderLayer) -> LayerParts:
+    attention, mlp = layer.self_attn, layer.mlp
+    index, head_dim = attention.layer_idx, attention.head_dim
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return LayerParts(
+        index=index,
+        scale=attention.scaling,
+        head_dim=head_dim,
+        num_heads=attention.q_proj.out_features // head_dim,
+        num_kv_heads=attention.k_proj.out_features // head_dim,
+        attention_norm=_norm(layer.input_layernorm),
+        qkv=_stacked(projections),
+        out=attention.o_proj,
+        mlp_norm=_norm(layer.post_attention_layernorm),
+        gate=mlp.gate_proj,
+        up=mlp.up_proj,
+        down=mlp.down_proj,
+    )
+
+
+def _norm(norm: LlamaRMSNorm) -> nn.RMSNorm:
+    made = nn.RMSNorm(norm.weight.shape[0], norm.variance_epsilon, device="meta")
+    made.weight = norm.weight
+    return made
+
+
 def _stacked(linears: tuple[nn.Linear, ...]) -> nn.Linear:
     """One layer whose output is theirs, one after another."""
-    out_features = sum(linear.out_features for linear in linears)
+    weight = torch.cat([each.weight.data for each in linears])
     has_bias = linears[0].bias is not None
-    stacked = nn.Linear(linears[0].in_features, out_features, has_bias, device="meta")
-    stacked.weight = nn.Parameter(torch.cat([each.weight.data for each in linears]), False)
-    if has_bias:
-        stacked.bias = nn.Parameter(torch.cat([each.bias.data for each in linears]), False)
-    return stacked
+    return linear_of(weight, torch.cat([each.bias.data for each in linears]) if has_bias else None)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A layer with these weights, [out_features, in_features] and [out_features]."""
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias, requires_grad=False)
+    return made

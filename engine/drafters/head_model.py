@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from engine.drafters.shape import DrafterShape
+from engine.fused_layers import LayerParts, linear_of
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [batch, heads, tokens, dim], k, v) -> [batch, tokens, heads, dim]"""
@@ -38,7 +39,7 @@ class SharedWeights:
 
 
 class HeadModel(nn.Module):
-    """See the module. Attention is an argument: paged when serving, dense in training."""
+    """See the module. This is its form in training; `engine.drafters.head_runner` serves it."""
 
     def __init__(self, shape: DrafterShape) -> None:
         super().__init__()
@@ -47,23 +48,30 @@ class HeadModel(nn.Module):
         self.embedding_norm = nn.RMSNorm(size, eps)
         self.state_norm = nn.RMSNorm(size, eps)
         self.fuse = nn.Linear(2 * size, size, bias=False)
-        self.layers = nn.ModuleList(_Layer(shape, index) for index in range(shape.num_layers))
+        self.layers = nn.ModuleList(HeadLayer(shape, index) for index in range(shape.num_layers))
         self.output_norm = nn.RMSNorm(size, eps)
 
     def forward(
         self, embedded: Tensor, states: Tensor, positions: Tensor, attend: Attend
     ) -> Tensor:
         """embedded, states [batch, tokens, hidden], positions [tokens] -> states, as these."""
-        rotation = _rotation(positions, self.shape, embedded.dtype)
-        fused = torch.cat([self.embedding_norm(embedded), self.state_norm(states)], -1)
-        x = self.fuse(fused)
+        rotation = angles_at(positions, self.shape, embedded.dtype)
+        x = self.fuse(self.joined(embedded, states))
         for layer in self.layers:
             x = layer(x, rotation, attend)
         out: Tensor = self.output_norm(x)
         return out
 
+    def parts(self) -> list[LayerParts]:
+        """Of the layers, sharing their weights."""
+        return [layer.parts() for layer in self.layers if isinstance(layer, HeadLayer)]
 
-class _Layer(nn.Module):
+    def joined(self, embedded: Tensor, states: Tensor) -> Tensor:
+        """What is fused: [batch, tokens, hidden] each -> [batch, tokens, 2 hidden]."""
+        return torch.cat([self.embedding_norm(embedded), self.state_norm(states)], -1)
+
+
+class HeadLayer(nn.Module):
     """One decoder layer: grouped-query attention with rotary positions, and a gated MLP."""
 
     def __init__(self, shape: DrafterShape, index: int) -> None:
@@ -88,8 +96,27 @@ class _Layer(nn.Module):
         out: Tensor = x + self.down(functional.silu(gate) * up)
         return out
 
+    def parts(self) -> LayerParts:
+        """Sharing its weights."""
+        num_heads, num_kv_heads, _ = self._sizes
+        gate, up = self.gate_up.weight.data.chunk(2)
+        return LayerParts(
+            index=self._index,
+            scale=self._dim**-0.5,
+            head_dim=self._dim,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            attention_norm=self.attention_norm,
+            qkv=self.qkv,
+            out=self.out,
+            mlp_norm=self.mlp_norm,
+            gate=linear_of(gate),
+            up=linear_of(up),
+            down=self.down,
+        )
 
-def _rotation(positions: Tensor, shape: DrafterShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+
+def angles_at(positions: Tensor, shape: DrafterShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles: [tokens, head_dim / 2] each."""
     steps = torch.arange(0, shape.head_dim, 2, device=positions.device) / shape.head_dim
     angles = positions[:, None].float() * shape.rope_theta**-steps

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from engine.attention import AttentionBatch
 from engine.config import Numerics
-from engine.drafters.head_model import HeadModel, SharedWeights
+from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
+from engine.fused_layers import FusedLayer, exchanging
 from engine.kv_cache import KVCache, Span
-from engine.linear import FAST_MIN_ROWS, FormedLinear, use_form
+from engine.linear import FAST_MIN_ROWS, FormedLinear
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
 
@@ -31,7 +32,7 @@ class HeadRoom:
 
 
 class HeadRunner:
-    """See the module. Takes the model over: its linear layers are replaced."""
+    """See the module. Takes the model over, which is of no use afterwards."""
 
     def __init__(
         self,
@@ -47,8 +48,11 @@ class HeadRunner:
         self._embed = shared.embed
         self._numerics: Numerics = numerics
         self._device = weight.device
-        self._model = model.to(weight.device, weight.dtype).eval()
-        use_form(self._model, numerics)
+        model = model.to(weight.device, weight.dtype).eval()
+        self._layers = [FusedLayer(parts, numerics) for parts in model.parts()]
+        self._fuse = FormedLinear(model.fuse, numerics)
+        del model.layers, model.fuse  # the others have their weights
+        self._model = model
         ids = torch.tensor(vocabulary.ids, device=weight.device)
         output = nn.Linear(weight.shape[1], len(vocabulary), bias=False, device="meta")
         output.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
@@ -75,15 +79,14 @@ class HeadRunner:
             tokens, positions = tokens + [0] * padding, positions + [0] * padding
             states = torch.cat([states, states.new_zeros(padding, states.shape[1])])
         batch = AttentionBatch(spans, self._cache, self._numerics, padding)
-        scale = self._model.shape.head_dim**-0.5
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (side[0].transpose(0, 1) for side in (q, k, v))
-            return batch.attend(layer, q, k, v, scale)[None]
-
         embedded = self._embed(torch.tensor([tokens], device=self._device))
         at = torch.tensor(positions, device=self._device)
-        out: Tensor = self._model(embedded, states[None], at, attend)
+        angles = angles_at(at, self._model.shape, embedded.dtype)
+        rotation = exchanging(*(torch.cat([half, half], -1) for half in angles))
+        x = self._fuse(self._model.joined(embedded, states[None]))
+        for layer in self._layers:
+            x = layer(x, position_embeddings=rotation, batch=batch)
+        out: Tensor = self._model.output_norm(x)
         return out[0, :num_tokens]
 
     @torch.inference_mode()
