@@ -44,7 +44,9 @@ class HostSection(Section):
     """A Serve deployment of its own for the drafters that name it, with what each replica books.
 
     `num_kv_tokens` is the cache of each of its model drafters. `draft_timeout_s` is how long a
-    target waits for a draft or a score before it goes on without. `None` leaves it to the target's.
+    target waits for a draft or a score before it goes on without. With `draft_ahead` its model
+    drafters go on while targets verify, as if all were accepted: for a device of its own, which has
+    nothing else to do. `None` leaves it to the target's.
     """
 
     name: Name
@@ -59,6 +61,7 @@ class HostSection(Section):
     num_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] | None = None
     draft_timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+    draft_ahead: bool = False
 
     @model_validator(mode="after")
     def _resources_are_custom(self) -> HostSection:

@@ -46,7 +46,8 @@ class DrafterHost:
 
         drafters = list(map(build, self._config.drafters_at(name)))
         folder = resolve_model(self._config.target.model)
-        self._service = HostService(drafters, identity_of(folder, self._config, name))
+        identity = identity_of(folder, self._config, name)
+        self._service = HostService(drafters, identity, drafts_ahead=host.draft_ahead)
         keys = TransportKeys(read_secrets())
         node_ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._server = HostServer(self._service, node_ip, keys)

@@ -3,7 +3,8 @@
 Questions are answered first; between them every drafter reads what was verified meanwhile, many
 sequences in one call and many tokens of each, so that a draft finds its sequence read but for a few
 and a score finds its outcomes. A long text is read in parts, so that nobody waits for another's;
-until it is read it gets no offers. Nothing that a client sends, and no drafter's failure, raises.
+until it is read it gets no offers. Who has nothing to read may draft ahead, as if targets accepted
+all. Nothing that a client sends, and no drafter's failure, raises.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from deployments.drafting_ahead import DraftingAhead
 from deployments.host_answers import drafted, scored
 from deployments.hosted_sequences import HostedSequence, HostedSequences
 from deployments.messages import (
@@ -54,13 +56,18 @@ class HostService:
     """Owns `drafters`: nobody else may call them. `identity` is that of the only target served."""
 
     def __init__(
-        self, drafters: Sequence[Drafter], identity: Identity, max_tokens: int = MAX_TOKENS
+        self,
+        drafters: Sequence[Drafter],
+        identity: Identity,
+        max_tokens: int = MAX_TOKENS,
+        drafts_ahead: bool = False,
     ) -> None:
         self.num_refused_messages = 0
         self._drafters = {drafter.name: drafter for drafter in drafters}
         self._identity = identity
         self._sequences = HostedSequences(max_tokens)
         self._unread: dict[str, dict[str, HostedSequence]] = {name: {} for name in self._drafters}
+        self._ahead = DraftingAhead(drafts_ahead)
         self._draft_asks: list[tuple[bytes, AskDraft, Found]] = []
         self._score_asks: list[tuple[bytes, AskScore, Found]] = []
         self._num_busy_goes = 0
@@ -73,7 +80,8 @@ class HostService:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._draft_asks or self._score_asks or any(self._unread.values()))
+        is_asked = bool(self._draft_asks or self._score_asks)
+        return is_asked or any(self._unread.values()) or self._ahead.has_work
 
     def receive(self, client: bytes, data: bytes, now_s: float) -> None:
         """Takes in a message; what it asks for is done by `work`."""
@@ -103,6 +111,7 @@ class HostService:
         """These from now on. One that stays is the same object; a new one reads everything."""
         before, self._drafters = self._drafters, {drafter.name: drafter for drafter in drafters}
         unread, self._unread = self._unread, {}
+        self._ahead.clear()
         for name, drafter in self._drafters.items():
             self._unread[name] = unread[name] if before.get(name) is drafter else {}
         changed = {*before, *self._drafters}
@@ -130,7 +139,8 @@ class HostService:
         self._num_busy_goes = self._num_busy_goes + 1 if is_asked else _MAX_BUSY_GOES
         if self._num_busy_goes >= _MAX_BUSY_GOES:
             self._num_busy_goes = 0
-            self._catch_up()
+            if not (self._catch_up() or is_asked):
+                self._drop(*self._ahead.go_on(self._drafters))
         closed, self._closed = self._closed, []
         self._forget([*closed, *self._sequences.evict(now_s, IDLE_S)])
 
@@ -183,6 +193,7 @@ class HostService:
         if ready is not None:
             requests = [sequence.draft_request(wanted[sequence.id][1]) for sequence in ready]
             drafts = self._call(name, ready, lambda: drafted(self._drafters[name], requests))
+            self._ahead.note(self._drafters[name], requests)
         by_id = {s.id: draft for s, draft in zip(ready or (), drafts or (), strict=bool(drafts))}
         for client, ask, found in asks:
             answers = [by_id.get(sequence.id) if sequence else None for sequence in found]
@@ -202,8 +213,11 @@ class HostService:
         ]
         return Scores(ask.round, tuple(map(tuple, outcomes)))
 
-    def _catch_up(self) -> None:
-        """The next drafter reads what is new: of the sequences with the least first."""
+    def _catch_up(self) -> bool:
+        """The next drafter reads what is new: of the sequences with the least first.
+
+        Whether any had something new.
+        """
         for name in list(self._unread):
             unread = self._unread[name] = self._unread.pop(name)  # others come first next time
             if not unread:
@@ -216,7 +230,8 @@ class HostService:
                 budget -= sequence.num_unread(name)
                 batch.append((sequence, False))
             self._score(name, batch)
-            return
+            return True
+        return False
 
     def _score(self, name: str, parts: Sequence[tuple[HostedSequence, bool]]) -> None:
         """Keeps what is settled until it is asked for."""
@@ -272,6 +287,7 @@ class HostService:
         self._drop(name, [sequence.id for sequence in sequences])
 
     def _forget(self, sequence_ids: Sequence[str]) -> None:
+        self._ahead.forget(sequence_ids)
         for name, unread in self._unread.items():
             for sequence_id in sequence_ids:
                 unread.pop(sequence_id, None)

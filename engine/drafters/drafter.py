@@ -124,6 +124,16 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Forerunner(Protocol):
+    """A drafter that can use its spare time: it goes on as if all that it drafted were accepted."""
+
+    def draft_ahead(self, requests: Sequence[DraftRequest]) -> bool:
+        """One more token of each that was drafted, up to `draft_length` from the verified ones on;
+        whether there was any to draw. What `draft` gives afterwards is the same, and sooner."""
+        ...
+
+
 class Drafter(Protocol):
     """Guesses tokens for many sequences at once. Wrong guesses cost time, never correctness.
 

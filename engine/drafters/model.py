@@ -14,6 +14,7 @@ from engine.drafters.residents import Residents
 from engine.drafters.stopping import Stopping
 from engine.drafters.tracked import TrackedSequence
 from engine.runner import Extension, Logits, ModelRunner
+from engine.sampling import TokenSampler
 
 _MAX_BATCH_TOKENS = 512  # of one catch-up forward
 
@@ -52,7 +53,7 @@ class ModelDrafter:
                 ready.append(i)
         self._catch_up([requests[i] for i in ready])
         asked = {i: (requests[i], lengths[i]) for i in ready}
-        drafts = self._draft_ahead(asked)
+        drafts = self._grow(asked)
         return [
             Draft(
                 len(request.tokens),
@@ -97,6 +98,29 @@ class ModelDrafter:
             (chances[i],) = self._stopping.chances(tracked.evidence(base, base + 1))
         return chances
 
+    def draft_ahead(self, requests: Sequence[DraftRequest]) -> bool:
+        """See Forerunner."""
+        batch = []
+        for request in requests:
+            tracked = self._residents.find(request.sequence_id)
+            if tracked is None:
+                continue
+            tracked.sync(request.tokens)
+            end, base = tracked.next_prediction, len(request.tokens)
+            is_wanted = base < end < min(base + request.draft_length, self._max_length)
+            is_cached = len(tracked.cached) == end - 1
+            if (
+                is_wanted
+                and is_cached
+                and self._residents.make_room(request.sequence_id, end, None)
+            ):
+                sampler = tracked.draft_sampler(request.tokens)
+                for position in range(base, end):
+                    sampler.push(tracked.prediction(position))
+                batch.append((tracked, sampler))
+        self._draw_next(batch)
+        return bool(batch)
+
     def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
         """See Reader."""
         busy: set[str] = set()
@@ -136,7 +160,7 @@ class ModelDrafter:
         return self._residents.make_room(request.sequence_id, num_tokens, busy)
 
     def _num_uncached(self, request: DraftRequest | ScoreRequest) -> int:
-        return len(request.tokens) - len(self._residents[request.sequence_id].cached)
+        return max(0, len(request.tokens) - len(self._residents[request.sequence_id].cached))
 
     def _catch_up(self, requests: Sequence[DraftRequest | ScoreRequest]) -> None:
         """Caches all verified tokens of `requests` and predicts where that was not done yet."""
@@ -184,26 +208,41 @@ class ModelDrafter:
         for (tracked, position, _), evidence in zip(drawn, found, strict=True):
             tracked.note_evidence(position, evidence)
 
-    def _draft_ahead(self, asked: dict[int, tuple[DraftRequest, int]]) -> dict[int, list[int]]:
-        """The drafts by index: the known first token, then one forward per further token."""
+    def _grow(self, asked: dict[int, tuple[DraftRequest, int]]) -> dict[int, list[int]]:
+        """The drafts by index: what is known of each, then one forward per further token."""
         tracked = {i: self._residents[request.sequence_id] for i, (request, _) in asked.items()}
+        bases = {i: len(request.tokens) for i, (request, _) in asked.items()}
         samplers = {
             i: tracked[i].draft_sampler(request.tokens) for i, (request, _) in asked.items()
         }
-        drafts = {i: [tracked[i].first_draft(request.tokens)] for i, (request, _) in asked.items()}
+        drafts = {i: [tracked[i].prediction(base)] for i, base in bases.items()}
         going = self._going_on(list(asked), asked, drafts)
         while going:
-            logits = self._extend_drafts([(tracked[i], drafts[i][-1]) for i in going])
-            drawn = []
-            for row, i in enumerate(going):
+            for i in going:
                 samplers[i].push(drafts[i][-1])
-                position = len(asked[i][0].tokens) + len(drafts[i])
-                drafts[i].append(logits.draw(row, samplers[i], position))
-                tracked[i].note_draft(drafts[i][-1])
-                drawn.append((tracked[i], position, drafts[i][-1]))
-            self._note_evidence(logits, drawn)
+            ends = {i: bases[i] + len(drafts[i]) for i in going}
+            unknown = [i for i in going if ends[i] >= tracked[i].next_prediction]
+            self._draw_next([(tracked[i], samplers[i]) for i in unknown])
+            for i in going:
+                drafts[i].append(tracked[i].prediction(ends[i]))
             going = self._going_on(going, asked, drafts)
         return drafts
+
+    def _draw_next(self, batch: Sequence[tuple[TrackedSequence, TokenSampler]]) -> None:
+        """One more prediction of each; the samplers have seen all that there are."""
+        if not batch:
+            return
+        ends = [tracked.next_prediction for tracked, _ in batch]
+        last = [
+            (tracked, tracked.prediction(end - 1))
+            for (tracked, _), end in zip(batch, ends, strict=True)
+        ]
+        logits = self._extend_drafts(last)
+        drawn = []
+        for row, ((tracked, sampler), end) in enumerate(zip(batch, ends, strict=True)):
+            tracked.note_draft(logits.draw(row, sampler, end))
+            drawn.append((tracked, end, tracked.prediction(end)))
+        self._note_evidence(logits, drawn)
 
     def _going_on(
         self,

@@ -34,6 +34,9 @@ class Residents(Generic[T]):
     def __getitem__(self, sequence_id: str) -> T:
         return self._kept[sequence_id]
 
+    def find(self, sequence_id: str) -> T | None:
+        return self._kept.get(sequence_id)
+
     def use(self, sequence_id: str, make: Callable[[], T]) -> T:
         """The sequence, made if it is new, as the most recently used."""
         if sequence_id not in self._kept:
@@ -41,12 +44,15 @@ class Residents(Generic[T]):
         self._kept.move_to_end(sequence_id)
         return self._kept[sequence_id]
 
-    def make_room(self, sequence_id: str, num_tokens: int, busy: set[str]) -> bool:
-        """Blocks for `num_tokens` in all, taken from others that are not `busy` if need be."""
+    def make_room(self, sequence_id: str, num_tokens: int, busy: set[str] | None) -> bool:
+        """Blocks for `num_tokens` in all, taken from others that are not `busy` if need be.
+
+        None: from nobody.
+        """
         resident = self._kept[sequence_id]
         missing = max(0, self._pool.blocks_for(num_tokens) - len(resident.block_table))
         while (taken := self._pool.allocate(missing)) is None:
-            if not self._evict_one(busy | {sequence_id}):
+            if busy is None or not self._evict_one(busy | {sequence_id}):
                 return False
         resident.block_table += taken
         return True

@@ -14,9 +14,10 @@ from engine.sampling import TokenSampler
 class TrackedSequence:
     """`cached` are the tokens whose KV is in `block_table`, drafted ones included.
 
-    A prediction at position p is the drafter's token after the first p verified tokens. Predictions
-    are kept for the positions from the first unsettled one to `next_prediction`, without a gap, and
-    so is the evidence of each, where the drafter has any.
+    A prediction at position p is the drafter's token after the first p tokens, verified ones or,
+    beyond those, its own predictions. Predictions are kept for the positions from the first
+    unsettled one to `next_prediction`, without a gap, and so is the evidence of each, where the
+    drafter has any.
     """
 
     def __init__(self, prompt: Sequence[int], sampling: SamplingParams) -> None:
@@ -32,16 +33,19 @@ class TrackedSequence:
 
     def drop_cache(self) -> None:
         self.cached = []
+        self._drop_behind(self._num_seen)
 
     def sync(self, tokens: Sequence[int]) -> None:
-        """Learns which drafted tokens were verified; drops what followed the first wrong one."""
+        """Learns which drafted tokens were verified; drops what followed the first wrong one.
+
+        While none was wrong, what was drafted beyond `tokens` still follows from them.
+        """
         right = self._num_seen
         while right < min(len(tokens), self.next_prediction) and self.is_right(right, tokens):
             right += 1
-        for position in range(right + 1, self.next_prediction):
-            self._drop(position)  # what followed a wrong draft, or an unused one
-        self.next_prediction = min(self.next_prediction, right + 1)
-        del self.cached[right:]
+        if right < len(tokens):
+            self._drop_behind(right)
+            del self.cached[right:]
         self._num_seen = len(tokens)
 
     def predict(self, logits: Logits, row: int, tokens: Sequence[int]) -> int:
@@ -54,7 +58,7 @@ class TrackedSequence:
         return token
 
     def note_draft(self, token: int) -> None:
-        """Keeps a drafted token as the prediction that it is, if the drafts before it are right."""
+        """Keeps a drafted token as the next prediction."""
         self._predictions[self.next_prediction] = token
         self.next_prediction += 1
 
@@ -62,8 +66,8 @@ class TrackedSequence:
         """What the drafter knew of its prediction there."""
         self._evidence[position] = evidence
 
-    def first_draft(self, tokens: Sequence[int]) -> int:
-        return self._predictions[len(tokens)]
+    def prediction(self, position: int) -> int:
+        return self._predictions[position]
 
     def evidence(self, start: int, end: int) -> list[float]:
         return [self._evidence[position] for position in range(start, end)]
@@ -97,6 +101,11 @@ class TrackedSequence:
             self._drop(position)
         self._open, self._num_settled = still_open, max(self._num_settled, len(tokens))
         return outcomes
+
+    def _drop_behind(self, position: int) -> None:
+        for later in range(position + 1, self.next_prediction):
+            self._drop(later)
+        self.next_prediction = min(self.next_prediction, position + 1)
 
     def _drop(self, position: int) -> None:
         self._predictions.pop(position, None)
