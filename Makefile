@@ -16,7 +16,7 @@ DEBIAN_REDIS = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /r
 		echo "no redis-server from apt, tests on it are skipped: $$(echo "$$found" | tail -n 1)"
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
-	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-host-faults prove-nodes record-traces chaos \
+	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-draft-ahead bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-session-routing bench-slow-readers \
 	bench-peers peer-transformers peer-vllm peer-llama \
 	bench-load bench-locust bench-overload prove-http prove-operating prove-head-loss prove-metrics \
@@ -120,6 +120,9 @@ bench-selector-cost: install
 
 bench-dataplane: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.dataplane
+
+bench-draft-ahead: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.draft_ahead
 
 bench-host-faults: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.host_faults

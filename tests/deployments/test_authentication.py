@@ -194,13 +194,14 @@ class SlowFinder:
     """A store whose answers wait for a word."""
 
     def __init__(self, credential: Credential | None) -> None:
-        self.credential, self.num_asked, self.is_away = credential, 0, False
+        self.credential, self.num_asked = credential, 0
+        self.is_away, self.num_away = False, 0
         self.may_answer = threading.Event()
 
     def find(self, key_id: str) -> Credential | None:
         self.num_asked += 1
         assert self.may_answer.wait(20)
-        if self.is_away:
+        if self.is_away or self.num_asked <= self.num_away:
             raise TenantStoreError("away")
         return self.credential
 
@@ -216,7 +217,7 @@ class Door:
     authentication: Authentication = field(init=False)
 
     def __post_init__(self) -> None:
-        self.authentication = Authentication(self.finder, lambda: self.now_s)
+        self.authentication = Authentication(self.finder, lambda: self.now_s, (0.0, 0.0))
 
     async def ask(self, headers: Headers | None = None) -> Tenant:
         return await self.authentication.tenant_of(headers or self.headers)
@@ -255,6 +256,21 @@ def test_while_the_store_is_away_known_keys_go_on_and_others_may_try_again(door:
         with pytest.raises(ApiError) as caught:
             await door.ask(bearer(new_key().text))
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+
+    run(test)
+
+
+@pytest.mark.parametrize("num_away", [2, 3])
+def test_a_store_that_is_only_starting_is_asked_again(door: Door, num_away: int) -> None:
+    async def test() -> None:
+        door.finder.may_answer.set()
+        door.finder.num_away = num_away
+        if num_away == 2:
+            assert await door.ask() == door.tenant
+        else:
+            with pytest.raises(ApiError, match="at the moment"):
+                await door.ask()
+        assert door.finder.num_asked == 3
 
     run(test)
 
