@@ -18,8 +18,6 @@ from engine.models import build_runner, prepare_model
 from engine.runner import Extension, ModelRunner
 
 BLOCK_SIZE = 4
-
-
 Rows = NDArray[np.float32]
 
 
