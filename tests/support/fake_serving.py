@@ -248,3 +248,7 @@ class IdleEngine:
 
     def step(self) -> list[Any]:
         raise AssertionError("there is nothing to do")
+
+
+def request(name: str, max_tokens: int = 6, **options: Any) -> GenerationRequest:
+    return GenerationRequest(name, (1, 2), max_tokens, **options)
