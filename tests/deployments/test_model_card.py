@@ -1,11 +1,15 @@
-"""What tells one model from another: a fingerprint of its config, weights and numerics."""
+"""What tells models and targets apart: fingerprints, and the identity that a host asks for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cluster.config import ClusterConfig
+from deployments.identity import identity_of
+from deployments.messages import Identity
 from deployments.model_card import fingerprint
 
 
@@ -41,3 +45,21 @@ def test_what_is_no_safetensors_file_has_a_fingerprint_too(tmp_path: Any) -> Non
         (tmp_path / "model.safetensors").write_bytes(content)
         found.add(fingerprint(tmp_path))
     assert len(found) == 4
+
+
+def test_a_target_that_knows_other_drafters_is_another(tmp_path: Path) -> None:
+    """Its model is the same; what is configured of this host's drafters is not."""
+
+    def identity(host: str, **drafter: object) -> Identity:
+        drafters = [
+            {"name": "code", "kind": "prompt_lookup", "host": "code", **drafter},
+            {"name": "math", "kind": "prompt_lookup", "host": "math"},
+        ]
+        hosts = [{"name": "code"}, {"name": "math"}]
+        config = ClusterConfig.model_validate({"drafters": drafters, "hosts": hosts})
+        return identity_of(tmp_path, config, host)
+
+    (tmp_path / "config.json").write_text("{}")
+    assert identity("code") == identity("code")
+    assert identity("code") != identity("code", max_draft_length=4)
+    assert identity("math") == identity("math", max_draft_length=4)
