@@ -105,13 +105,19 @@ def _title(process: psutil.Process) -> str:
 
 
 def document(model: str, num_targets: int, num_ingresses: int) -> dict[str, Any]:
-    """The repository's file, exact, with a lookup on its host, and impatient."""
+    """The repository's file, exact and impatient, with a lookup on its host.
+
+    Its trained drafters are for the whole model, not for one of its first layers.
+    """
     read: Any = read_yaml(Path("ray_config.yaml"))
     found: dict[str, Any] = read
     application = found["applications"][0]
     args = application["args"]
     args["target"] |= {"model": model, "numerics": "invariant", "num_kv_tokens": 8192}
-    args["drafters"].append({"name": "far", "kind": "prompt_lookup", "host": HOST})
+    args["drafters"] = [
+        *(drafter for drafter in args["drafters"] if "path" not in drafter),
+        {"name": "far", "kind": "prompt_lookup", "host": HOST},
+    ]
     for deployment in application["deployments"]:
         if deployment["name"] == "Target":
             deployment["num_replicas"] = num_targets
