@@ -33,6 +33,7 @@ APPLICATION_FILES = (
     "test_kill.py",
     "test_nodes.py",
     "test_openai_chat.py",
+    "test_openai_chat_options.py",
     "test_openai_completions.py",
     "test_openai_errors.py",
     "test_openai_load.py",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from http_calls import run
 from starlette.routing import Route
 
 from cluster.tenants.api_key import new_key
@@ -26,13 +27,6 @@ FOR_TENANTS = {
     "/openapi.json",
 }
 BODY = {"model": "tiny", "prompt": "a", "max_tokens": 1}
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(asyncio.ensure_future(test()), 30)
-
-    asyncio.run(bounded())
 
 
 def routes(server: Any) -> list[tuple[str, str]]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from http_calls import run
 
 NEW = {"name": "new", "kind": "suffix", "max_draft_length": 4}
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), 30)
-
-    asyncio.run(bounded())
 
 
 def test_a_drafter_is_added_disabled_enabled_and_removed(serving: Any) -> None:

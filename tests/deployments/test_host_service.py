@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 import pytest
+from echo_host import CLIENT, Echo, Target, ask, opened, tokens_of
 from hosting import IDENTITY
 
-from cluster.config import ClusterConfig
 from deployments.host_service import IDLE_S, HostService
-from deployments.identity import identity_of
 from deployments.messages import (
     AskDraft,
     AskScore,
@@ -28,104 +25,19 @@ from deployments.messages import (
     Refused,
     ScorePart,
     Scores,
-    ToHost,
-    ToTarget,
     Verified,
     Welcome,
-    decode_at_target,
     encode,
 )
-from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
 from engine.drafters.prompt_lookup import PromptLookupDrafter
 from engine.request import SamplingParams
 
-CLIENT = b"target"
 NEWS = tuple(range(16))
 """As many tokens as a host reads before it is asked."""
 
 
-class Echo:
-    """Drafts the sequence's last token over and over; notes every call."""
-
-    name = "echo"
-    is_free = False
-    max_draft_length = 4
-
-    def __init__(self) -> None:
-        self.fails = False
-        self.drafted: list[int] = []  # requests by call
-        self.scored: list[int] = []
-        self.forgotten: list[str] = []
-
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        self.drafted.append(len(requests))
-        if self.fails:
-            raise RuntimeError("out of memory")
-        return [Draft(len(r.tokens), (r.tokens[-1],) * r.draft_length) for r in requests]
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[list[Outcome]]:
-        self.scored.append(len(requests))
-        if self.fails:
-            raise RuntimeError("out of memory")
-        return [[Outcome(len(request.tokens), 4, 0)] for request in requests]
-
-    def forget(self, sequence_ids: Iterable[str]) -> None:
-        self.forgotten += sequence_ids
-
-
-class Target:
-    """Sends messages to a service, and reads what comes back."""
-
-    def __init__(self, service: HostService, client: bytes = CLIENT) -> None:
-        self.service, self.client, self.now_s = service, client, 0.0
-
-    def send(self, *messages: ToHost) -> list[ToTarget]:
-        for message in messages:
-            self.service.receive(self.client, encode(message), self.now_s)
-        self.service.work(self.now_s)
-        return [decode_at_target(data) for _, data in self.service.take_replies()]
-
-    def settle(self) -> None:
-        while self.service.has_work:
-            self.service.work(self.now_s)
-
-
-def opened(number: int = 1, tokens: tuple[int, ...] = (1, 2, 3), prompt: int = 2) -> Open:
-    return Open(number, f"s{number}", "tenant", IDENTITY, prompt, SamplingParams(), tokens)
-
-
-def ask(base: int, tokens: tuple[int, ...] = (), number: int = 1, round_: int = 9) -> AskDraft:
-    return AskDraft(round_, "echo", (DraftPart(Known(number, base, tokens), 2),))
-
-
 def score(base: int, number: int = 1, finished: bool = False, name: str = "echo") -> AskScore:
     return AskScore(9, name, (ScorePart(Known(number, base, ()), finished),))
-
-
-def tokens_of(replies: Sequence[ToTarget]) -> tuple[int, ...] | None:
-    (answer,) = (each for each in replies if isinstance(each, Drafts))
-    (draft,) = answer.drafts
-    return None if draft is None else draft.tokens
-
-
-class Slow(Echo):
-    """Reads in parts; notes how many tokens each took."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: list[int] = []
-        self._num_read: dict[str, int] = {}
-
-    def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
-        left, budget = [], max_tokens
-        for request in requests:
-            start = self._num_read.get(request.sequence_id, 0)
-            end = min(len(request.tokens), start + budget)
-            budget -= end - start
-            self._num_read[request.sequence_id] = end
-            left.append(len(request.tokens) - end)
-        self.reads.append(max_tokens - budget)
-        return left
 
 
 @pytest.fixture
@@ -210,56 +122,6 @@ def test_a_question_that_comes_twice_is_drafted_once(target: Target, echo: Echo)
     replies = target.send(opened(), ask(3), ask(3))
     assert echo.drafted == [1]
     assert replies == [Drafts(9, (Drafted(3, (3, 3), 0, 0, False),))] * 2
-
-
-LONG = tuple(range(1, 1001))
-
-
-def test_a_long_text_is_read_in_parts_between_which_others_are_answered() -> None:
-    slow = Slow()
-    target = Target(HostService([slow], IDENTITY))
-    assert tokens_of(target.send(opened(1, LONG), ask(1000))) is None  # as long as it is not read
-    assert tokens_of(target.send(opened(2), ask(3, number=2))) == (3, 3)
-    assert max(slow.reads) <= 256
-    assert not slow.scored
-    target.settle()
-    assert max(slow.reads) <= 256
-    assert sum(slow.reads) == 1003
-    assert tokens_of(target.send(ask(1000))) == (1000, 1000)
-    assert len(slow.scored) == 1
-
-
-def test_what_is_asked_for_all_the_time_is_read_in_the_end() -> None:
-    slow = Slow()
-    target = Target(HostService([slow], IDENTITY))
-    target.send(opened(1, LONG), opened(2))
-    for _ in range(100):
-        target.service.receive(CLIENT, encode(ask(3, number=2)), 0.0)
-        target.service.work(0.0)
-    assert sum(slow.reads) == 1003
-
-
-def test_a_drafter_that_fails_to_read_is_one_that_failed() -> None:
-    class Broken(Slow):
-        def read(self, requests: Sequence[ScoreRequest], max_tokens: int) -> list[int]:
-            raise RuntimeError("out of memory")
-
-    broken = Broken()
-    target = Target(HostService([broken], IDENTITY))
-    assert target.send(opened(), ask(3)) == [Drafts(9, ())]
-    assert broken.drafted == []
-    assert len(broken.forgotten) == 1
-
-
-def test_many_short_news_are_read_for_one_question() -> None:
-    slow = Slow()
-    target = Target(HostService([slow], IDENTITY))
-    target.send(*(opened(number) for number in range(100)))
-    target.settle()
-    news = tuple(DraftPart(Known(number, 3, (4, 5, 6, 7)), 2) for number in range(100))
-    (answer,) = target.send(AskDraft(1, "echo", news))
-    assert isinstance(answer, Drafts)
-    assert all(answer.drafts)
 
 
 def test_outcomes_wait_until_they_are_asked_for_and_come_once(target: Target) -> None:
@@ -396,21 +258,3 @@ def test_several_drafters_read_the_same_sequence(echo: Echo) -> None:
     assert isinstance(answer, Drafts)
     assert answer.drafts[0] is not None
     assert answer.drafts[0].tokens == (8, 7, 8)
-
-
-def test_a_target_that_knows_other_drafters_is_another(tmp_path: Path) -> None:
-    """Its model is the same; what is configured of this host's drafters is not."""
-
-    def identity(host: str, **drafter: object) -> Identity:
-        drafters = [
-            {"name": "code", "kind": "prompt_lookup", "host": "code", **drafter},
-            {"name": "math", "kind": "prompt_lookup", "host": "math"},
-        ]
-        hosts = [{"name": "code"}, {"name": "math"}]
-        config = ClusterConfig.model_validate({"drafters": drafters, "hosts": hosts})
-        return identity_of(tmp_path, config, host)
-
-    (tmp_path / "config.json").write_text("{}")
-    assert identity("code") == identity("code")
-    assert identity("code") != identity("code", max_draft_length=4)
-    assert identity("math") == identity("math", max_draft_length=4)

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.statistics.exchange import ExchangeCounters
 from cluster.statistics.health import StoreHealth
-from deployments.latencies import Latencies, Stopwatch
+from deployments.latencies import BOUNDS_S, Histogram, Latencies, Stopwatch
 from deployments.metric_families import (
     Family,
     Labels,
@@ -184,3 +184,23 @@ def test_a_failing_read_does_not_end_the_export(
         assert thread._thread.is_alive()
     thread.stop()
     assert caplog.text.count("no metrics: RuntimeError: no engine") == 1
+
+
+def test_a_round_of_several_tokens_is_that_many_equal_waits() -> None:
+    latencies = Latencies()
+    stopwatch = Stopwatch(latencies, 10.0)
+    stopwatch.note([Emission("a", (1,), "x")], 10.5)
+    stopwatch.note([Emission("a", (1, 2, 3), "x", finish_reason="stop")], 11.1)
+    assert latencies.first_token.total == pytest.approx(0.5)
+    assert sum(latencies.between_tokens.counts) == 3
+    assert latencies.between_tokens.total == pytest.approx(0.6)
+    assert latencies.whole_request.total == pytest.approx(1.1)
+    assert latencies.num_finished == {"stop": 1}
+
+
+def test_an_observation_on_a_bound_counts_below_it() -> None:
+    histogram = Histogram()
+    histogram.observe(BOUNDS_S[3])
+    histogram.observe(BOUNDS_S[-1] + 1)
+    assert histogram.counts[3] == 1
+    assert histogram.counts[-1] == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments.route import Route, Suspicion
+from deployments.route import ANYWHERE, Route, Suspicion, beginning_of, ranked, session_of
 from deployments.session_router import SessionRouter
 
 
@@ -89,3 +89,33 @@ def test_the_targets_that_may_be_asked_are_known(targets: Targets) -> None:
 def test_requests_without_a_session_spread(targets: Targets) -> None:
     firsts = {targets.order("", f"request-{i}")[0] for i in range(50)}
     assert firsts == {"a", "b", "c"}
+
+
+def test_a_conversation_has_one_session_and_others_have_others() -> None:
+    opening = ["system: be brief", "user: hi"]
+    session = session_of("a", opening)
+    assert session_of("a", opening) == session
+    assert session_of("b", opening) != session
+    assert session_of("a", ["system: be brief", "user: ho"]) != session
+    assert "brief" not in session
+    assert beginning_of(range(1000)) == beginning_of(range(500))
+
+
+def test_later_attempts_go_round_the_targets() -> None:
+    targets = ["a", "b", "c"]
+    assert [ranked(targets, attempt)[0] for attempt in range(5)] == ["a", "b", "c", "a", "b"]
+    assert ranked([], 3) == []
+    assert Route.read(Route("x#y", 7).session_id) == Route("x#y", 7)
+    assert Route.read("a-uuid") == Route("a-uuid")
+    assert ANYWHERE.session_id == ""
+
+
+def test_a_silent_target_is_tried_last_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    suspicion, now_s = Suspicion(), [100.0]
+    monkeypatch.setattr("deployments.route.time.monotonic", lambda: now_s[0])
+    suspicion.chose("one", ["a", "b", "c"])
+    suspicion.note("one")
+    suspicion.note("never chosen")
+    assert suspicion.order(["a", "b", "c"]) == ["b", "c", "a"]
+    now_s[0] += 31.0
+    assert suspicion.order(["a", "b", "c"]) == ["a", "b", "c"]

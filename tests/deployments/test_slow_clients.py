@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from http_calls import run
 
 from cluster.config import IngressSettings, Resume
 from deployments.sse import StreamCutError
 
 BODY = {"model": "tiny", "prompt": "hi", "max_tokens": 300, "stream": True}
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), 30)
-
-    asyncio.run(bounded())
 
 
 @dataclass

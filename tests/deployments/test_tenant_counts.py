@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
+
+from http_calls import run
 
 from cluster.tenants.tenant import Tenant
 from deployments.metrics import render_metrics
@@ -13,13 +13,6 @@ from deployments.tenant_counts import TenantCounts
 from engine.usage import MAX_TENANTS, OTHER_TENANTS
 
 PATH = "/v1/completions"
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), 30)
-
-    asyncio.run(bounded())
 
 
 def samples(text: str) -> dict[str, float]:

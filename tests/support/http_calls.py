@@ -22,6 +22,6 @@ async def error_of(server: Any, path: str, status: int, **body: object) -> Json:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        await asyncio.wait_for(test(), 30)
+        await asyncio.wait_for(test(), 60)
 
     asyncio.run(bounded())

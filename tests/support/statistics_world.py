@@ -103,3 +103,7 @@ class World:
                 if table.tenant == tenant:
                     sums[name] = sums.get(name, 0) + count / unit
         return sums
+
+
+def counts(exchange: Exchange, tenant: str = "t") -> dict[str, float]:
+    return exchange.snapshot.counts(tenant, HALF_LIFE_S)

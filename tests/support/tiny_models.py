@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from transformers import (
     Gemma3ForCausalLM,
@@ -43,6 +44,7 @@ EOS = 2
 UNDRAFTED = (0, 41, 60)
 MAX_LENGTH = 256
 FAMILIES = ("llama", "qwen3", "gemma3")
+both_forms = pytest.mark.parametrize("numerics", ["fast", "invariant"])
 
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,

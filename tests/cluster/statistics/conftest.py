@@ -1,4 +1,4 @@
-"""Real servers, one of each kind for all tests, beside the store in memory."""
+"""Real servers, one of each kind for all tests, beside the store in memory; and a whole world."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from statistics_backends import NAMES, Backend, MemoryBackend, RedisBackend, server
+from statistics_world import World
 
 
 @pytest.fixture(scope="session", params=NAMES)
@@ -41,3 +42,8 @@ def backend(shared_backend: Backend) -> Backend:
 def redis_backend(shared_redis: RedisBackend) -> RedisBackend:
     shared_redis.flush()
     return shared_redis
+
+
+@pytest.fixture
+def world() -> World:
+    return World()

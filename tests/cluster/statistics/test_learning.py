@@ -92,11 +92,6 @@ def sums(process: Process) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return found
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def test_a_process_that_starts_again_knows_what_the_first_learnt(world: World) -> None:
     first = Process(world, world.store(), survival())
     assert draft_length(first) > 1
