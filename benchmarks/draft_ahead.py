@@ -102,7 +102,8 @@ def host(is_on: bool) -> Iterator[HostClient]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     wire = Wire(TransportKeys([secret]))
     client = HostClient(wire, IDENTITY, TIMEOUT_S)
     try:

@@ -18,9 +18,9 @@ class DraftingAhead:
         self._is_on = is_on
         self._wanted: dict[str, dict[str, DraftRequest]] = {}
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._wanted)
+    def __len__(self) -> int:
+        """Drafters that have something to draft."""
+        return len(self._wanted)
 
     def note(self, drafter: Drafter, drafted: Sequence[DraftRequest]) -> None:
         """Worth having: what follows if all is accepted, and the target's own token guessed."""

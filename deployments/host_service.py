@@ -80,8 +80,7 @@ class HostService:
 
     @property
     def has_work(self) -> bool:
-        is_asked = bool(self._draft_asks or self._score_asks)
-        return is_asked or any(self._unread.values()) or self._ahead.has_work
+        return any((self._draft_asks, self._score_asks, *self._unread.values(), self._ahead))
 
     def receive(self, client: bytes, data: bytes, now_s: float) -> None:
         """Takes in a message; what it asks for is done by `work`."""
@@ -122,8 +121,7 @@ class HostService:
             self._note_unread(sequence)
 
     def work(self, now_s: float) -> None:
-        """Answers everything that was asked; if nothing was, or all the time something, one drafter
-        reads on for a while.
+        """Answers what was asked; if nothing was, or always something, a drafter reads on a while.
 
         A drafter that is not here, not yet or no more, offers nothing and has no outcomes.
         """
