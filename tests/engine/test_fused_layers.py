@@ -40,7 +40,7 @@ def llama(**form: Any) -> PreTrainedModel:
         initializer_range=0.4,
         **form,
     )
-    model = LlamaForCausalLM(config).eval()
+    model: PreTrainedModel = LlamaForCausalLM(config).eval()
     for name, weight in model.named_parameters():
         if "norm" in name or name.endswith("bias"):
             nn.init.uniform_(weight, 0.5, 1.5)
@@ -90,7 +90,7 @@ def test_another_activation_stays() -> None:
 def test_layers_are_fused_once() -> None:
     model = llama()
     fuse_layers(model, "fast")
-    layers = list(model.base_model.layers)  # type: ignore[union-attr, arg-type]
+    layers = list(model.base_model.layers)  # type: ignore[arg-type]
     fuse_layers(model, "fast")
-    assert list(model.base_model.layers) == layers  # type: ignore[union-attr, arg-type]
+    assert list(model.base_model.layers) == layers  # type: ignore[arg-type]
     assert all(isinstance(layer, FusedLayer) for layer in layers)
