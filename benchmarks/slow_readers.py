@@ -26,10 +26,10 @@ import uvicorn
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.shallow_model import write_shallow_model
 from benchmarks.workbench import MODEL
-from cluster.config import Limits, Resume
 from cluster.drafter_changes import DrafterChange
 from cluster.limits.memory import MemoryLimiter
 from cluster.limits.usage import MemoryUsage
+from cluster.settings import Limits, Resume
 from cluster.statistics.health import StoreHealth
 from cluster.tenants.api_key import new_key
 from cluster.tenants.memory import MemoryTenants

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section, TargetSettings
+from cluster.config import ClusterConfig, Section
 from cluster.drafter_folder import folder_problems
 from cluster.problems import Path as KeyPath
 from cluster.problems import Problem, unknown_key, validation_problems
@@ -24,6 +24,7 @@ from cluster.serve_options import (
     TAKES_NO_ARGS,
     HttpOptions,
 )
+from cluster.settings import DEPLOYMENT_SETTINGS, TargetSettings
 from cluster.yaml_file import YamlFileError, read_yaml
 
 _LISTS = ("deployments", "deployment_actors")  # beside `applications`

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from cluster.config import IngressSettings, Limits, Resume
+from cluster.settings import IngressSettings, Limits, Resume
 from cluster.tenants.tenant import Tenant
 from deployments.call import Call, build_call
 from deployments.errors import ApiError, OverloadedError, invalid

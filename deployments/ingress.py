@@ -10,10 +10,11 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from cluster.config import ClusterConfig, IngressSettings
+from cluster.config import ClusterConfig
 from cluster.limits.redis_limiter import RedisLimiter
 from cluster.limits.redis_usage import RedisUsage
 from cluster.redis_connection import RedisConnection
+from cluster.settings import IngressSettings
 from cluster.tenants.address import tenants_url
 from cluster.tenants.redis_store import RedisTenants
 from deployments.admission import Admission

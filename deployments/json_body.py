@@ -12,7 +12,7 @@ import re
 
 from starlette.requests import ClientDisconnect, Request
 
-from cluster.config import Limits
+from cluster.settings import Limits
 from deployments.errors import ApiError, ClientGoneError, invalid
 
 MAX_DEPTH = 32

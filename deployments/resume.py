@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
-from cluster.config import Resume
+from cluster.settings import Resume
 from deployments.progress import Progress, attempt_id
 from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, Route

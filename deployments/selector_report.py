@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.config import TargetSettings
+from cluster.settings import TargetSettings
 from deployments.selectors import DEFAULT
 from engine.counters import DrafterHindsight, EngineCounters
 from policies.arms import Arms, Floats

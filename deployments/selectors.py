@@ -7,7 +7,7 @@ from typing import assert_never
 
 import numpy as np
 
-from cluster.config import (
+from cluster.settings import (
     BanditSection,
     Exp3SpecSection,
     FixedSelectorSection,

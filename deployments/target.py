@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.config import ClusterConfig, TargetSection, TargetSettings
+from cluster.config import ClusterConfig, TargetSection
 from cluster.drafter_changes import DrafterChange, DrafterChangeError, EnableDrafter
+from cluster.settings import TargetSettings
 from deployments.drafter_changer import DrafterChanger
 from deployments.drafter_watch import DrafterWatch
 from deployments.engine_thread import EngineThread

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
-from cluster.config import DEPLOYMENT_SETTINGS, ClusterConfig, Section
+from cluster.config import ClusterConfig, Section
 from cluster.reference import configuration_page
+from cluster.settings import DEPLOYMENT_SETTINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -15,10 +15,10 @@ from fake_serving import FakeEngine, FakeTarget, Server, Serving
 from statistics_backends import server
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cluster.config import Limits, Resume
 from cluster.limits.limiter import Limiter
 from cluster.limits.memory import MemoryLimiter
 from cluster.limits.usage import MemoryUsage
+from cluster.settings import Limits, Resume
 from cluster.tenants.memory import MemoryTenants
 from cluster.tenants.tenant import Tenant
 from deployments.admission import Admission

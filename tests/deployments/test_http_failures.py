@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from http_calls import COMPLETIONS, error_of, run
 
-from cluster.config import Limits
+from cluster.settings import Limits
 
 
 def test_health_is_unavailable_until_the_target_answers(

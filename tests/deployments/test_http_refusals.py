@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from http_calls import CHAT, COMPLETIONS, USER, Json, error_of, run
 
-from cluster.config import Limits
+from cluster.settings import Limits
 
 WRONG_CHAT: list[tuple[Json, str]] = [
     ({"foo": 1}, "foo"),

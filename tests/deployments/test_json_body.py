@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from http_calls import COMPLETIONS, run
 
-from cluster.config import Limits
+from cluster.settings import Limits
 from deployments.errors import ApiError
 from deployments.json_body import parse_json
 

@@ -11,8 +11,8 @@ import pytest
 from http_calls import CHAT, COMPLETIONS, run
 from watched_limiter import Watched, body, post, until
 
-from cluster.config import Limits
 from cluster.limits.usage import Account, Usage
+from cluster.settings import Limits
 from cluster.tenants.tenant import Tenant
 from deployments.admission import _today
 

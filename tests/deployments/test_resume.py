@@ -11,7 +11,7 @@ import pytest
 from http_calls import run
 from lossy_targets import PULSE_S, SOON, choices, listen, replicas, undisturbed, until_idle
 
-from cluster.config import Resume
+from cluster.settings import Resume
 from deployments.resume import ResumingClient
 from deployments.route import Route
 from engine.request import Emission, GenerationRequest, SamplingParams

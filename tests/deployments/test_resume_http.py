@@ -11,7 +11,7 @@ import pytest
 from http_calls import run
 from lossy_targets import SOON
 
-from cluster.config import IngressSettings, Resume
+from cluster.settings import IngressSettings, Resume
 from deployments.refusal import Refusal, RefusedError
 from deployments.route import ANYWHERE, Route
 

@@ -6,7 +6,7 @@ import pytest
 from http_calls import run
 from lossy_targets import SOON, choices, listen, replicas, undisturbed
 
-from cluster.config import Resume
+from cluster.settings import Resume
 from deployments.refusal import RefusedError
 from deployments.resume import ResumingClient
 from deployments.route import Route

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.config import TargetSettings
+from cluster.settings import TargetSettings
 from deployments.selector_report import MAX_TABLES, report_selectors
 from deployments.selectors import Selectors
 from engine.counters import DrafterHindsight, EngineCounters

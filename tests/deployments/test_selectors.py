@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.config import TargetSettings
+from cluster.settings import TargetSettings
 from deployments.selectors import Selectors
 from policies.cost_model import CostModel
 from policies.fixed import FixedSelector

@@ -12,7 +12,8 @@ import pytest
 from fake_serving import IdleEngine
 from router_handles import WAIT_S, Handle
 
-from cluster.config import ClusterConfig, TargetSettings
+from cluster.config import ClusterConfig
+from cluster.settings import TargetSettings
 from cluster.statistics.keys import Pool
 from deployments.engine_thread import EngineThread
 from deployments.router import Router

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from http_calls import run
 
-from cluster.config import IngressSettings, Resume
+from cluster.settings import IngressSettings, Resume
 from deployments.sse import StreamCutError
 
 BODY = {"model": "tiny", "prompt": "hi", "max_tokens": 300, "stream": True}

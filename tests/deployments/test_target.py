@@ -10,7 +10,8 @@ import pytest
 from fake_serving import request
 from http_calls import run
 
-from cluster.config import ClusterConfig, DrafterSection, TargetSettings
+from cluster.config import ClusterConfig, DrafterSection
+from cluster.settings import TargetSettings
 from deployments.engine_thread import EngineStoppedError, EngineThread
 from deployments.latencies import Latencies
 from deployments.refusal import Refusal

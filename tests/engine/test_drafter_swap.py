@@ -13,7 +13,7 @@ from hosting import OverZmq
 from tiny_models import ids_of, run_all, tiny_engine
 from tiny_requests import DRAFTERS, drafter, request
 
-from cluster.config import TargetSettings
+from cluster.settings import TargetSettings
 from deployments.selectors import Selectors
 from engine.drafters.drafter import Draft, Drafter, DraftRequest
 from engine.drafters.prompt_lookup import PromptLookupDrafter

@@ -11,7 +11,7 @@ from typing import Any
 
 from tiny_models import tiny_engine
 
-from cluster.config import Resume
+from cluster.settings import Resume
 from deployments.engine_thread import EngineThread
 from deployments.model_card import ModelCard
 from deployments.refusal import Refusal, RefusedError

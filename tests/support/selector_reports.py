@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.config import TargetSettings
+from cluster.settings import TargetSettings
 from deployments.selector_report import report_selectors
 from deployments.selectors import Selectors
 from engine.counters import EngineCounters
