@@ -21,9 +21,9 @@ HEAD = """\
 Written by `hedgerow reference` from `cluster/config.py` and `cluster/settings.py`; a test compares.
 `ray_config.yaml` is a Ray Serve config file: what Ray itself reads is in Ray's documentation, and
 what is ours is here. `hedgerow check ray_config.yaml` names every key that is not there and every
-value that is out of range. Environment: `REDIS_URL` (statistics), `HEDGEROW_TENANTS_REDIS_URL` (tenants,
-limits, usage; without it that of the statistics), `HEDGEROW_STATE` (data of the private Redis),
-`HEDGEROW_CACHE` (converted models), `HEDGEROW_TRANSPORT_SECRET` (between targets and hosts).
+value that is out of range. Environment: `REDIS_URL` (statistics), `HEDGEROW_TENANTS_REDIS_URL`
+(tenants, limits, usage; without it that of the statistics), `HEDGEROW_STATE` (data of the private
+Redis), `HEDGEROW_CACHE` (converted models), `HEDGEROW_TRANSPORT_SECRET` (between targets and hosts).
 """
 
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
