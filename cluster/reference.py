@@ -23,7 +23,8 @@ Written by `hedgerow reference` from `cluster/config.py` and `cluster/settings.p
 what is ours is here. `hedgerow check ray_config.yaml` names every key that is not there and every
 value that is out of range. Environment: `REDIS_URL` (statistics), `HEDGEROW_TENANTS_REDIS_URL`
 (tenants, limits, usage; without it that of the statistics), `HEDGEROW_STATE` (data of the private
-Redis), `HEDGEROW_CACHE` (converted models), `HEDGEROW_TRANSPORT_SECRET` (between targets and hosts).
+Redis), `HEDGEROW_CACHE` (converted models),
+`HEDGEROW_TRANSPORT_SECRET` (between targets and hosts).
 """
 
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
