@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
+from deployments.thread_priority import give_way
 from engine.request import Emission, GenerationRequest
 
 T = TypeVar("T")
@@ -215,6 +216,7 @@ class EngineThread:
                 self._engine.cancel(sequence_id)
 
     def _run(self) -> None:
+        give_way()
         while not self._stopping:
             self._num_turns += 1
             try:

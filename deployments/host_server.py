@@ -13,6 +13,7 @@ import zmq
 
 from deployments.host_service import HostService
 from deployments.sockets import Context, Gatekeeper, listen
+from deployments.thread_priority import give_way
 from deployments.transport_keys import TransportKeys
 
 _MAX_MESSAGES = 256  # read before anything is answered
@@ -67,6 +68,7 @@ class HostServer:
         self._context.destroy(linger=0)
 
     def _run(self) -> None:
+        give_way()
         poller = zmq.Poller()
         for socket in (self._socket, self._gatekeeper.socket, self._woken):
             poller.register(socket, zmq.POLLIN)

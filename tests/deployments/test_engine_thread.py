@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from typing import Any
 
@@ -11,6 +14,7 @@ from fake_serving import IdleEngine, request
 from http_calls import run
 
 from deployments.engine_thread import EngineStoppedError, EngineThread
+from deployments.thread_priority import NICENESS
 from engine.errors import CapacityError
 
 
@@ -22,6 +26,18 @@ def test_a_call_returns_raises_and_ends_with_the_thread() -> None:
     thread.stop()
     with pytest.raises(EngineStoppedError):
         thread.call(lambda: 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_it_gives_way_to_those_that_answer_clients() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness()
+    thread = EngineThread(IdleEngine())
+    assert thread.call(niceness) == max(own, NICENESS)
+    assert niceness() == own
+    thread.stop()
 
 
 def test_a_cancelled_submission_leaves_nothing_behind(serving: Any) -> None:
