@@ -29,11 +29,11 @@ def fuse_layers(model: PreTrainedModel, numerics: Numerics) -> None:
     base = model.base_model
     if type(base) is not LlamaModel or model.config.hidden_act not in ("silu", "swish"):
         return
-    layers = [layer for layer in base.layers if isinstance(layer, LlamaDecoderLayer)]
-    if not layers:
-        return
-    base.set_submodule("rotary_emb", _Rotation(base.rotary_emb))
-    base.layers = nn.ModuleList(FusedLayer(_parts_of(layer), numerics) for layer in layers)
+    if not isinstance(base.rotary_emb, _Rotation):
+        base.set_submodule("rotary_emb", _Rotation(base.rotary_emb))
+    for index, layer in enumerate(base.layers):  # one by one: a whole model is not there twice
+        if isinstance(layer, LlamaDecoderLayer):
+            base.layers[index] = FusedLayer(_parts_of(layer), numerics)
 
 
 @dataclass(frozen=True, slots=True)
