@@ -14,8 +14,8 @@ def give_way() -> None:
     """From now on this thread, and those that it starts, let others run first.
 
     For threads that compute without a pause. Those that answer clients need little time, and at
-    once: a request is refused in a fifth of the time then, under load. On other systems than Linux,
-    where threads have no priority of their own, nothing happens.
+    once: under a flood a refusal took half to a fifth of the time. Elsewhere than on Linux, where
+    threads have a priority of their own, nothing happens.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # somebody has made it nicer

@@ -163,6 +163,9 @@ class Scheduler:
         Those are of tenants that run more than their share, and wait for one step in two at most.
         """
         prefilling, weights = self._prefilling(), self.waiting.weights
+        if len(weights) == 1 or not prefilling:
+            self._held_back = False
+            return prefilling
         is_within = {
             tenant: held <= share_of(tenant, weights, len(self.running))
             for tenant, held in places_held(self.running).items()
