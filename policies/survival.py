@@ -27,16 +27,16 @@ _RENEWED = 1 / 128  # of the sequences, with every round
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring a drafter
-    which was not chosen may cost: what costs next to nothing is always scored, the rest on a sample
-    of the sequences, as it reads all of a sequence's text to score anywhere in it. `scope` says who
-    shares a table, and the rate at which seconds are priced.
+    """Settings. `evaluation_share` is the part of plain decoding's seconds that scoring drafters
+    which were not chosen may cost, all together: what costs next to nothing is always scored, the
+    rest on a sample of the sequences, as it reads all of a sequence's text to score anywhere in it.
+    `scope` says who shares a table, and the rate at which seconds are priced.
 
     `correction_weight` is what "as the table says" counts for, in expected tokens, against a
     request's own record; None leaves requests as the table says. `correction_kept` of that record
-    is left after each outcome. `novelty` is the number of outcomes after which a drafter is scored
-    half as often, but never less than `least_evaluation` times as often; that is how often one is
-    that could not beat plain decoding at the best its counts allow.
+    is left after each outcome. `novelty` is the number of outcomes after which a drafter gets half
+    the part of a new one, but never less than `least_evaluation` of it, which is what one gets that
+    could not beat plain decoding at the best its counts allow.
     """
 
     scope: Literal["tenant", "global"] = "global"
@@ -235,7 +235,9 @@ class SurvivalSelector:
         costs = rates[:, None, None, None] * (prices - plain_s)[:, None, :]
         gains = self.table.expected_at_best(tenants)[tenants] - costs
         novelty[gains.max(axis=(2, 3)) <= 0] = 0
-        return np.asarray(share * np.maximum(novelty, settings.least_evaluation))
+        parts = np.maximum(novelty, settings.least_evaluation)
+        together = np.where(share < 1, parts, 0.0).sum(axis=1, keepdims=True)
+        return np.asarray(share * parts / np.maximum(together, 1.0))
 
     def _lots_of(self, rows: Ints) -> Floats:
         """A number in [0, 1) by sequence and drafter, drawn anew once in a long while."""

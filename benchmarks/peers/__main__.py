@@ -29,17 +29,19 @@ from benchmarks.peers.report import Conditions, document, markdown, ratio_table,
 from benchmarks.peers.results import Compared, Results, key_of, ratios
 from benchmarks.peers.roofline import measure
 from benchmarks.peers.system import FLOAT32, NUM_THREADS, QUANTISED, Running, System
-from benchmarks.peers.workload import FULL, QUICK, Cell, Ids, Size, cells, common_tokens
+from benchmarks.peers.workload import FULL, QUICK, Cell, Ids, Job, Size, cells, common_tokens
 from benchmarks.prompts import DOMAINS
+from benchmarks.varied_prompts import varied_prompts
 from benchmarks.workbench import MODEL
 from engine.model_files import resolve_model
+from engine.text import Text
 
 SYSTEMS = (
     hedgerow.SYSTEM, hedgerow.ENGINE, generate.SYSTEM, vllm.SYSTEM, llama.SYSTEM,
     llama.QUANTISED_SYSTEM,
 )  # fmt: skip
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-NUM_WARM, NUM_WARM_TOKENS = 2, 8
+WARM_STREAMS, WARM_TOKENS = 8, 24
 
 
 class UnknownSystemError(Exception):
@@ -58,6 +60,9 @@ def chosen(only: str, systems: Sequence[System] = SYSTEMS) -> list[System]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """`warm` comes first, in every mode: other prompts, of which nothing is measured."""
+
+    warm: Cell
     cells: Sequence[Cell]
     texts: dict[Ids, tuple[str, ...]]  # of a prompt, the expected answer's tokens
     num_rounds: int
@@ -69,7 +74,18 @@ def make_plan(size: Size) -> Plan:
     found: list[Expected] = expected(size.max_tokens, per_domain)
     jobs = {d: [each.job for each in found if each.job.domain == d] for d in DOMAINS}
     texts = {each.job.prompt_ids: each.tokens for each in found}
-    return Plan(cells(jobs, size), texts, size.rounds)
+    return Plan(warm_cell(size.warm_requests), cells(jobs, size), texts, size.rounds)
+
+
+def warm_cell(num_requests: int) -> Cell:
+    """Of prompts that are in no other cell, so that what can be learnt is not the answers."""
+    text = Text.load(resolve_model(MODEL))
+    prompts = [
+        text.render_chat([{"role": "user", "content": prompt}])
+        for prompt in varied_prompts(num_requests, seed=0)
+    ]
+    ids = [tuple(text.encode(prompt, add_special_tokens=False)) for prompt in prompts]
+    return Cell("warm", tuple(Job("varied", each, WARM_TOKENS) for each in ids), WARM_STREAMS)
 
 
 class Run:
@@ -77,8 +93,6 @@ class Run:
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self._plan, self._results = plan, results
-        jobs = [replace(job, num_tokens=NUM_WARM_TOKENS) for job in plan.cells[0].jobs[:NUM_WARM]]
-        self._warm = Cell("warm", tuple(jobs), 1)
 
     def run(self, systems: Sequence[System]) -> None:
         for number in range(self._plan.num_rounds):
@@ -94,7 +108,7 @@ class Run:
         try:
             with system.start(modes) as running:
                 for mode in modes:
-                    running.ask(self._warm, mode)
+                    running.ask(self._plan.warm, mode)
                 for cell, mode in self._turns(system, modes, number):
                     self._measure(system, running, cell, mode, number)
         except (StartError, OSError) as error:

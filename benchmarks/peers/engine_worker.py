@@ -77,7 +77,7 @@ class Bench:
             ),
         }
         named |= {mode: FixedSelector(*arm) for mode, arm in fixed_arms().items()}
-        self._engine.use_selectors(None, named)
+        self._engine.use_selectors(FixedSelector(), named)  # none would decode all plainly
         self._tenants = itertools.count()
 
     def answer(self, cell: Cell, mode: str) -> list[Answer]:

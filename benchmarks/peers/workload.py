@@ -32,10 +32,11 @@ class Size:
     domain_streams: int
     open_requests: int
     open_rate_per_s: float
+    warm_requests: int
 
 
-FULL = Size(48, 3, {1: 12, 8: 24, 32: 48}, 8, 24, 0.6)
-QUICK = Size(16, 1, {1: 4, 8: 8}, 0, 0, 0.0)
+FULL = Size(48, 3, {1: 12, 8: 24, 32: 48}, 8, 24, 0.6, 24)
+QUICK = Size(16, 1, {1: 4, 8: 8}, 0, 0, 0.0, 8)
 
 
 @dataclass(frozen=True, slots=True)

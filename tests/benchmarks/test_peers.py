@@ -228,19 +228,23 @@ class _Echo:
 
     pid = 0
 
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
     def ask(self, cell: Cell, mode: str) -> list[Answer]:
+        self.asked.append((cell.name, mode))
         if mode == "gone":
             raise OSError("it has gone")
         tokens = "ab" if mode == "plain" else "ax"
         return [replace(ANSWER, domain=job.domain, text=tokens) for job in cell.jobs]
 
 
-def system(name: str, why: str | None = None) -> System:
+def system(name: str, why: str | None = None, echo: _Echo | None = None) -> System:
     @contextmanager
     def start(modes: tuple[str, ...]) -> Iterator[Running]:
         if modes == ("broken",):
             raise StartError("first line\nno such device")
-        yield _Echo()
+        yield echo or _Echo()
 
     starts = (("plain", "other"), ("broken",), ("gone",))
     return System(name, "float32", "", starts, start, lambda: why)  # type: ignore[arg-type]
@@ -252,8 +256,11 @@ def test_what_does_not_run_is_left_out_with_its_reason_and_the_rest_is_measured(
     monkeypatch.setattr("benchmarks.peers.__main__.FOLDER", tmp_path)
     alone = cells(JOBS, QUICK)[0]
     found = Results()
-    plan = Plan([alone], {job.prompt_ids: ("a", "b") for job in alone.jobs}, 2)
-    Run(plan, found).run([system("one"), system("two", "not installed: make peer-two")])
+    echo, warm = _Echo(), replace(alone, name="warm")
+    plan = Plan(warm, [alone], {job.prompt_ids: ("a", "b") for job in alone.jobs}, 2)
+    missing = system("two", "not installed: make peer-two")
+    Run(plan, found).run([system("one", echo=echo), missing])
+    assert echo.asked[:3] == [("warm", "plain"), ("warm", "other"), ("1", "plain")]
     assert set(found.rounds) == {"one/plain/1", "one/other/1"}
     assert found.left_out == {
         "one broken": "no such device",

@@ -102,6 +102,14 @@ def test_what_costs_nothing_to_score_is_always_scored_and_the_rest_on_its_share_
     assert num_changed(first, anew) == pytest.approx(2 * 0.1 * 0.9 * len(offers), rel=0.2)
 
 
+def test_drafters_that_cost_to_score_share_what_scoring_may_cost() -> None:
+    table = FixedPrices(prices(0.01).table, np.array([0.0, 0.5, 0.5]))
+    selector = SurvivalSelector(ARMS, table, np.random.default_rng(0))
+    offers = [context(sequence=str(i), lookup=8, model=4) for i in range(4000)]
+    decisions = selector.choose(offers)
+    assert len(scored(decisions, "model")) / 4000 == pytest.approx(0.05, abs=0.01)
+
+
 @pytest.mark.parametrize(("accepted", "per_token", "share"), [(1, 0.01, 0.5), (0, 0.2, 0.1)])
 def test_a_drafter_is_scored_less_once_it_is_known_and_least_if_it_cannot_win(
     accepted: int, per_token: float, share: float
