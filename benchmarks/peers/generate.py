@@ -26,5 +26,4 @@ SYSTEM = System(
     starts=((PLAIN, LOOKUP),),
     start=_start,
     measures=_measures,
-    speaks_http=False,
 )

@@ -1,4 +1,4 @@
-"""Ours: the bare engine, and the application that `make serve` runs, each in the served set-up.
+"""Ours: the application that `make serve` runs, and its engine alone.
 
 Every cell is a tenant of its own, so that it finds no prefix and no answer of another.
 """
@@ -36,6 +36,8 @@ from cluster.tenants.tenant import Tenant
 
 SURVIVAL = "survival"
 RULE = "rule"
+SERVED_THREADS = int(served()["target"]["num_threads"])
+_WORKER = "benchmarks.peers.engine_worker"
 _READY = "Ctrl-C ends it"
 _NARROWED: dict[str, dict[str, object]] = {
     PLAIN: {"hedgerow": {"drafters": []}},
@@ -80,7 +82,11 @@ def _start_application(modes: Sequence[str]) -> Iterator[Running]:
 
 
 def _start_engine(modes: Sequence[str]) -> AbstractContextManager[Running]:
-    return working("benchmarks.peers.engine_worker")
+    return working(_WORKER)
+
+
+def _start_as_served(modes: Sequence[str]) -> AbstractContextManager[Running]:
+    return working(_WORKER, SERVED_THREADS)
 
 
 def _measures(mode: str, cell: str) -> bool:
@@ -93,7 +99,7 @@ SYSTEM = System(
     precision=FLOAT32,
     about=(
         "the application of make serve, as ray_config.yaml has it: "
-        f"threads of its target: {served()['target']['num_threads']}, hosts beside it: "
+        f"threads of its target: {SERVED_THREADS}, hosts beside it: "
         f"{len(served().get('hosts', ()))}"
     ),
     starts=(tuple(_NARROWED),),
@@ -108,5 +114,13 @@ ENGINE = System(
     start=_start_engine,
     measures=_measures,
     is_ours=True,
-    speaks_http=False,
+)
+AS_SERVED = System(
+    name="hedgerow-bare",
+    precision=FLOAT32,
+    about=f"its engine alone, with the application's threads ({SERVED_THREADS})",
+    starts=((PLAIN, SURVIVAL),),
+    start=_start_as_served,
+    measures=lambda mode, cell: cell == "8",
+    is_ours=True,
 )

@@ -27,7 +27,7 @@ MEANINGS = {
     "vs_hindsight": "`survival` against each request's best arm in hindsight, in the engine",
     "vs_plain": "`survival` against plain decoding, both in the engine",
     "http_vs_plain": "`survival` against plain decoding, both over HTTP",
-    "http_overhead": "throughput lost to HTTP and Serve, of the engine's",
+    "http_overhead": "throughput lost to HTTP and Serve, of the engine's with the same threads",
 }
 
 

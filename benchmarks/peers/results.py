@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from benchmarks.peers.answers import Figures, median_figures
 from benchmarks.spread import Spread
 
-OURS, ENGINE, QUANTISED = "hedgerow", "hedgerow-engine", "llama-q4"
+OURS, ENGINE, AS_SERVED = "hedgerow", "hedgerow-engine", "hedgerow-bare"
+QUANTISED = "llama-q4"
 PLAIN, RULE, SURVIVAL = "plain", "rule", "survival"
 COMPARED = ("1", "8")  # streams
 
@@ -109,7 +110,7 @@ def ratios(results: Results, compared: Compared) -> dict[str, float]:
     found["vs_hindsight"] = ratio(results.speeds(key_of(ENGINE, SURVIVAL, "1")), best_of_each)
     found |= _against_plain(results)
     for mode in (PLAIN, SURVIVAL):
-        served, bare = (results.speeds(key_of(name, mode, "8")) for name in (OURS, ENGINE))
+        served, bare = (results.speeds(key_of(name, mode, "8")) for name in (OURS, AS_SERVED))
         share = ratio(served, bare)
         found[f"http_overhead/{mode}"] = None if share is None else 1 - share
     known = {name: value for name, value in found.items() if value is not None}

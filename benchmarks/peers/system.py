@@ -45,7 +45,7 @@ class System:
     """`starts` are the groups of modes that one process serves; `start` takes one of them.
 
     `missing` says why the system is left out, None if it is there; `measures` whether a mode is
-    run in a cell, given by name. `speaks_http` where the client is on the other side of a socket.
+    run in a cell, given by name.
     """
 
     name: str
@@ -56,7 +56,6 @@ class System:
     missing: Callable[[], str | None] = lambda: None
     measures: Callable[[str, str], bool] = lambda mode, cell: True
     is_ours: bool = False
-    speaks_http: bool = True
 
     @property
     def modes(self) -> list[str]:
@@ -78,11 +77,12 @@ class Worker:
 
 
 @contextmanager
-def working(module: str) -> Iterator[Running]:
+def working(module: str, num_threads: int = NUM_THREADS) -> Iterator[Running]:
     """Our own interpreter runs `module`, which answers cells."""
     root, log = str(Path(__file__).parents[2]), log_of(module.rpartition(".")[2])
     command = [sys.executable, "-m", module]
-    with started(command, {**THREADS, "PYTHONPATH": root}, log, has_pipes=True) as process:
+    environment = {"OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": root}
+    with started(command, environment, log, has_pipes=True) as process:
         try:
             worker.next_line(process)
         except OSError as error:

@@ -138,6 +138,8 @@ def results(speeds: dict[str, tuple[float, ...]]) -> Results:
 SPEEDS: dict[str, tuple[float, ...]] = {
     "hedgerow/plain/8": (90.0, 45.0, 90.0),
     "hedgerow/survival/8": (120.0, 60.0, 120.0),
+    "hedgerow-bare/plain/8": (95.0, 50.0, 100.0),
+    "hedgerow-bare/survival/8": (150.0, 75.0, 150.0),
     "hedgerow-engine/plain/8": (100.0, 50.0, 100.0),
     "hedgerow-engine/survival/8": (150.0, 75.0, 150.0),
     "hedgerow-engine/survival/32": (95.0, 95.0, 95.0),
