@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import secrets
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 
+from benchmarks.host_process import host_process, serve_host
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.null_host import IDENTITY
 from benchmarks.prompts import load_prompts
 from benchmarks.spread import print_table
 from benchmarks.workbench import GREEDY, MODEL, trained_configs
 from deployments.host_client import HostClient
-from deployments.host_server import HostServer
 from deployments.host_service import HostService
 from deployments.remote_drafter import RemoteDrafter
-from deployments.sockets import Endpoint
 from deployments.transport_keys import TransportKeys
 from deployments.wire import Wire
 from engine.build import build_drafter, read_target
@@ -95,40 +93,25 @@ def decode(
 @contextmanager
 def host(is_on: bool) -> Iterator[HostClient]:
     """A client of a host process of its own."""
-    secret = secrets.token_hex(32)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.draft_ahead", "on" if is_on else "off"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    wire = Wire(TransportKeys([secret]))
-    client = HostClient(wire, IDENTITY, TIMEOUT_S)
-    try:
-        process.stdin.write(f"{secret}\n")
-        process.stdin.flush()
-        address, key = process.stdout.readline().split()
-        client.find([Endpoint(address, key.encode())])
-        assert client.wait(TIMEOUT_S), "the host does not answer"
-        yield client
-    finally:
-        client.close()
-        wire.close()
-        process.communicate()
+    secret, mode = secrets.token_hex(32), "on" if is_on else "off"
+    with host_process(secret, "benchmarks.draft_ahead", mode) as (_, endpoint):
+        wire = Wire(TransportKeys([secret]))
+        client = HostClient(wire, IDENTITY, TIMEOUT_S)
+        try:
+            client.find([endpoint])
+            assert client.wait(TIMEOUT_S), "the host does not answer"
+            yield client
+        finally:
+            client.close()
+            wire.close()
 
 
 def serve(is_on: bool) -> int:
-    """The host process: gets the secret by its standard input, and ends with it."""
-    keys = TransportKeys([sys.stdin.readline().strip()])
+    """The host process."""
     target = read_target(CONFIG)
     configs = [replace(each, max_draft_length=max(DRAFT_LENGTHS)) for each in trained_configs()]
     drafters = [build_drafter(each, target) for each in configs if each.name in DOMAINS]
-    server = HostServer(HostService(drafters, IDENTITY, drafts_ahead=is_on), "127.0.0.1", keys)
-    print(server.endpoint.address, server.endpoint.public_key.decode(), flush=True)
-    sys.stdin.read()
-    server.close()
+    serve_host(HostService(drafters, IDENTITY, drafts_ahead=is_on))
     return 0
 
 

@@ -24,7 +24,7 @@ from itertools import islice
 
 import numpy as np
 
-from benchmarks.host_process import LONGEST, NAME, host_process
+from benchmarks.host_process import LONGEST, NAME, lookup_host
 from benchmarks.host_proxy import FaultProxy, Faults
 from benchmarks.machine import describe_machine, is_quick
 from benchmarks.prompts import load_prompts
@@ -150,7 +150,7 @@ def faulty_host(faults: Faults) -> Iterator[tuple[Process, HostClient, TimedWire
     secret = secrets.token_hex(32)
     keys = TransportKeys([secret])
     with ExitStack() as stack:
-        process, endpoint = stack.enter_context(host_process(secret, IDENTITY))
+        process, endpoint = stack.enter_context(lookup_host(secret, IDENTITY))
         proxy = FaultProxy(endpoint, keys, faults)
         stack.callback(proxy.close)
         wire = TimedWire(keys)

@@ -1,6 +1,6 @@
-"""A host in a process of its own, to be stopped and killed: serves a prompt lookup drafter.
+"""Hosts in processes of their own, to be stopped and killed; run as a program, one for lookups.
 
-Prints its endpoint; ends when its standard input does.
+Such a process prints its endpoint, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from deployments.host_server import HostServer
@@ -27,10 +27,11 @@ LONGEST = 8
 
 @contextmanager
 def host_process(
-    secret: str, identity: Identity
+    secret: str, module: str, *arguments: str
 ) -> Iterator[tuple[subprocess.Popen[str], Endpoint]]:
+    """Of a `module` that calls `serve_host`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.host_process", identity.vocabulary, identity.weights],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={**os.environ, VARIABLE: secret},
         stdin=subprocess.PIPE,
@@ -46,14 +47,20 @@ def host_process(
         process.communicate()
 
 
-def main() -> int:
-    service = HostService([PromptLookupDrafter(NAME, LONGEST, 6, 1)], Identity(*sys.argv[1:]))
+def lookup_host(
+    secret: str, identity: Identity
+) -> AbstractContextManager[tuple[subprocess.Popen[str], Endpoint]]:
+    """Serves a prompt lookup drafter."""
+    return host_process(secret, "benchmarks.host_process", identity.vocabulary, identity.weights)
+
+
+def serve_host(service: HostService) -> None:
+    """In the process."""
     server = HostServer(service, "127.0.0.1", TransportKeys(read_secrets()))
     print(server.endpoint.address, server.endpoint.public_key.decode(), flush=True)
     sys.stdin.read()
     server.close()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve_host(HostService([PromptLookupDrafter(NAME, LONGEST, 6, 1)], Identity(*sys.argv[1:])))

@@ -23,7 +23,7 @@ from hosted_engines import (
 from hosting import IDENTITY, KEYS, PATIENT_S, SECRET, Hosted, close, host
 from tiny_models import ids_of, tiny_engine, tiny_model_drafter
 
-from benchmarks.host_process import host_process
+from benchmarks.host_process import lookup_host
 from benchmarks.host_proxy import FaultProxy, Faults
 from deployments.host_client import HostClient
 from deployments.host_server import HostServer
@@ -173,7 +173,7 @@ def test_a_killed_host_changes_no_token_and_a_new_one_is_used(stack: ExitStack) 
 
 
 def test_a_stopped_process_is_not_waited_for_and_goes_on_later(stack: ExitStack) -> None:
-    process, endpoint = stack.enter_context(host_process(SECRET, IDENTITY))
+    process, endpoint = stack.enter_context(lookup_host(SECRET, IDENTITY))
     client = client_in(stack, endpoint, timeout_s=DEADLINE_S)
     engine = engine_with(RemoteDrafter("lookup", 8, client))
     process.send_signal(signal.SIGSTOP)
