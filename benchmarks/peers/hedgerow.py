@@ -5,6 +5,7 @@ Every cell is a tenant of its own, so that it finds no prefix and no answer of a
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
@@ -12,14 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fault_servers import free_port
 from benchmarks.login import own_tenants
 from benchmarks.peers.answers import Answer
 from benchmarks.peers.client import Endpoint, ask
 from benchmarks.peers.engine_worker import CONFIG, fixed_arms, served
+from benchmarks.peers.exported import FOLDER
 from benchmarks.peers.process_tree import started, wait_until
 from benchmarks.peers.system import (
+    BFLOAT16,
     FLOAT32,
     PLAIN,
     Running,
@@ -33,6 +37,7 @@ from cluster.tenants.address import tenants_client
 from cluster.tenants.api_key import new_key
 from cluster.tenants.redis_store import RedisTenants
 from cluster.tenants.tenant import Tenant
+from cluster.yaml_file import read_yaml, write_yaml
 
 SURVIVAL = "survival"
 RULE = "rule"
@@ -69,9 +74,13 @@ class _Application:
 
 
 @contextmanager
-def _start_application(modes: Sequence[str]) -> Iterator[Running]:
-    port, log, root = free_port(), log_of("hedgerow"), str(CONFIG.parent)
-    command = [sys.executable, "-m", "deployments.serve", str(CONFIG), "--port", str(port)]
+def _start_application(dtype: str, modes: Sequence[str]) -> Iterator[Running]:
+    config, log = FOLDER / f"ray_config-{dtype}.yaml", log_of(f"hedgerow-{dtype}")
+    document: Any = read_yaml(CONFIG)
+    document["applications"][0]["args"]["target"]["dtype"] = dtype
+    write_yaml(config, document)
+    port, root = free_port(), str(CONFIG.parent)
+    command = [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)]
     with tempfile.TemporaryDirectory() as name, own_tenants(Path(name) / "tenants") as tenants:
         state = {"HEDGEROW_STATE": str(Path(name) / "state"), "REDIS_URL": "", "PYTHONPATH": root}
         environment = {**tenants, **state}
@@ -103,7 +112,7 @@ SYSTEM = System(
         f"{len(served().get('hosts', ()))}"
     ),
     starts=(tuple(_NARROWED),),
-    start=_start_application,
+    start=functools.partial(_start_application, FLOAT32),
     is_ours=True,
 )
 ENGINE = System(
@@ -113,6 +122,14 @@ ENGINE = System(
     starts=((*_NARROWED, *fixed_arms()),),
     start=_start_engine,
     measures=_measures,
+    is_ours=True,
+)
+HALF = System(
+    name="hedgerow-bfloat16",
+    precision=BFLOAT16,
+    about="the same application with `dtype: bfloat16`, a setting of its target",
+    starts=(tuple(_NARROWED),),
+    start=functools.partial(_start_application, BFLOAT16),
     is_ours=True,
 )
 AS_SERVED = System(

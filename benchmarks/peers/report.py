@@ -22,11 +22,15 @@ MEANINGS = {
     "engine_plain_vs_peer": "the engine's plain decoding, against the fastest peer's",
     "engine_best_vs_peer": "the engine's `survival`, against the fastest peer in its best mode",
     "engine_best_vs_quantised": "the engine's `survival`, against llama.cpp's 4-bit target",
+    "bfloat16_plain_vs_peer": "plain decoding in bfloat16, against the fastest peer's in float32",
+    "bfloat16_best_vs_peer": "`survival` in bfloat16, against the fastest peer in float32",
+    "bfloat16_best_vs_quantised": "`survival` in bfloat16, against llama.cpp's 4-bit target",
     "adaptive_vs_fixed": "`survival` against the best fixed arm, both in the engine",
     "vs_rule": "`survival` against `rule`, both in the engine",
     "vs_hindsight": "`survival` against each request's best arm in hindsight, in the engine",
     "vs_plain": "`survival` against plain decoding, both in the engine",
     "http_vs_plain": "`survival` against plain decoding, both over HTTP",
+    "bfloat16_vs_plain": "`survival` against plain decoding, both over HTTP in bfloat16",
     "http_overhead": "throughput lost to HTTP and Serve, of the engine's with the same threads",
 }
 

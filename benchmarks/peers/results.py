@@ -10,7 +10,7 @@ from benchmarks.peers.answers import Figures, median_figures
 from benchmarks.spread import Spread
 
 OURS, ENGINE, AS_SERVED = "hedgerow", "hedgerow-engine", "hedgerow-bare"
-QUANTISED = "llama-q4"
+HALF, QUANTISED = "hedgerow-bfloat16", "llama-q4"
 PLAIN, RULE, SURVIVAL = "plain", "rule", "survival"
 COMPARED = ("1", "8")  # streams
 
@@ -122,7 +122,7 @@ def _against_peers(results: Results, compared: Compared, streams: str) -> dict[s
     every = [key_of(p, mode, streams) for p, modes in compared.peers.items() for mode in modes]
     fours = [key_of(QUANTISED, mode, streams) for mode in compared.quantised]
     found = {}
-    for prefix, system in (("", OURS), ("engine_", ENGINE)):
+    for prefix, system in (("", OURS), ("engine_", ENGINE), ("bfloat16_", HALF)):
         for name, mode, theirs in (
             ("plain_vs_peer", PLAIN, plain),
             ("best_vs_peer", SURVIVAL, every),
@@ -136,7 +136,7 @@ def _against_peers(results: Results, compared: Compared, streams: str) -> dict[s
 
 def _against_plain(results: Results) -> dict[str, float | None]:
     found = {}
-    for prefix, system in (("", ENGINE), ("http_", OURS)):
+    for prefix, system in (("", ENGINE), ("http_", OURS), ("bfloat16_", HALF)):
         plain, survival = f"{system}/{PLAIN}/", f"{system}/{SURVIVAL}/"
         for key in list(results.rounds):
             if key.startswith(plain):

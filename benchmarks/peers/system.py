@@ -23,7 +23,7 @@ NUM_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_
 NUM_THREADS = int(os.environ.get("THREADS") or NUM_CORES)
 NUM_SEQUENCES = 32
 NUM_KV_TOKENS = 16384
-FLOAT32 = "float32"
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 QUANTISED = "Q4_1 weights"
 PLAIN = "plain"
 THREADS = {"OMP_NUM_THREADS": str(NUM_THREADS)}

@@ -14,6 +14,7 @@ from engine.linear import SLICE_ROWS, FormedLinear, use_form
 
 SHAPES = [(32, 61), (64, 32), (96, 384), (576, 192)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+packed_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
 @pytest.fixture(params=[1, 2])
@@ -41,10 +42,13 @@ def output(formed: FormedLinear, rows: torch.Tensor) -> torch.Tensor:
 
 
 @every_shape
+@packed_types
 @pytest.mark.usefixtures("num_threads")
-def test_a_rows_bits_depend_neither_on_the_width_nor_on_its_place(shape: tuple[int, int]) -> None:
-    formed = FormedLinear(layer(shape, bias=True), "invariant")
-    rows = rows_for(shape, 70)
+def test_a_rows_bits_depend_neither_on_the_width_nor_on_its_place(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    formed = FormedLinear(layer(shape, bias=True).to(dtype), "invariant")
+    rows = rows_for(shape, 70).to(dtype)
     alone = torch.cat([output(formed, row[None]) for row in rows])
     for width in (2, 3, 4, 15, 16, 17, 33, 64, 70):
         assert torch.equal(output(formed, rows[:width]), alone[:width])
@@ -54,9 +58,12 @@ def test_a_rows_bits_depend_neither_on_the_width_nor_on_its_place(shape: tuple[i
 
 
 @every_shape
-def test_a_rows_bits_do_not_depend_on_the_other_rows(shape: tuple[int, int]) -> None:
-    formed = FormedLinear(layer(shape), "invariant")
-    rows = rows_for(shape, SLICE_ROWS + 3)
+@packed_types
+def test_a_rows_bits_do_not_depend_on_the_other_rows(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    formed = FormedLinear(layer(shape).to(dtype), "invariant")
+    rows = rows_for(shape, SLICE_ROWS + 3).to(dtype)
     expected = output(formed, rows)[5]
     for others in (0.0, 1e30, float("inf"), float("nan")):
         beside = torch.full_like(rows, others)
@@ -87,12 +94,29 @@ def test_leading_dimensions_are_kept(numerics: Numerics, leading: tuple[int, ...
     assert output(formed, torch.zeros(*leading, 32)).shape == (*leading, 61)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_types_than_float32_are_computed_in_their_own(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("epilogue", ["none", "swish", "times", "plus"])
+def test_other_types_than_float32_are_computed_in_their_own(
+    dtype: torch.dtype, epilogue: str
+) -> None:
     linear = layer((32, 61)).to(dtype)
     formed = FormedLinear(linear, "fast")
-    rows = rows_for((32, 61), 5).to(dtype)
-    assert torch.equal(output(formed, rows), functional.linear(rows, linear.weight))
+    rows, other = rows_for((32, 61), 5).to(dtype), rows_for((61, 1), 5).to(dtype)
+    product = functional.linear(rows, linear.weight)
+    expected = {
+        "none": product,
+        "swish": functional.silu(product),
+        "times": product * other,
+        "plus": product + other,
+    }[epilogue]
+    with torch.inference_mode():
+        if epilogue in ("none", "swish"):
+            found = formed(rows) if epilogue == "none" else formed.swish(rows)
+        else:
+            found = formed.times(rows, other) if epilogue == "times" else formed.plus(rows, other)
+    assert found.dtype == dtype
+    tolerance = 1e-9 if dtype == torch.float64 else 0.02  # a sum in one pass is not rounded twice
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
 def test_every_linear_layer_of_a_model_is_replaced_and_nothing_else() -> None:
