@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -115,13 +115,21 @@ class CostModel:
         """Changes when prices do."""
         return self._version
 
-    def plain_seconds(self, load: Load) -> float:
-        """A sequence's share of a step without drafts; 1 until a step was measured."""
+    def step_seconds(self, load: Load) -> float:
+        """Of a step without drafts; 1 for each sequence until a step was measured."""
         if not self._curve.is_fitted:
-            return 1.0
+            return float(load.num_sequences)
         num_tokens = np.array([float(load.num_tokens)])
-        step = self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)
-        return float(step[0] / load.num_sequences)
+        return float(self._curve.seconds(num_tokens, load.num_sequences, load.num_kv_entries)[0])
+
+    def plain_seconds(self, load: Load) -> float:
+        """A sequence's share of a step without drafts and prompts.
+
+        What prompts take is there whatever is drafted: a rate of tokens per second that counts it
+        makes seconds too cheap.
+        """
+        decoding = replace(load, num_tokens=load.num_sequences)
+        return self.step_seconds(decoding) / load.num_sequences
 
     def added_seconds(self, lengths: Floats, load: Load) -> Floats:
         """What drafts of these lengths add to the step; nothing until one was measured."""

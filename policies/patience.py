@@ -58,5 +58,4 @@ def saved_seconds(costs: CostModel, one: Load, other: Load) -> float:
 
 
 def _step_seconds(costs: CostModel, load: Load) -> float:
-    num_sequences = max(load.num_sequences, 1)  # prefills alone are none
-    return num_sequences * costs.plain_seconds(replace(load, num_sequences=num_sequences))
+    return costs.step_seconds(replace(load, num_sequences=max(load.num_sequences, 1)))

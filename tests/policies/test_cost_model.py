@@ -82,6 +82,17 @@ def test_a_draft_costs_what_it_adds_to_the_step_at_this_batch() -> None:
     assert busy[0, 8] - busy[0, 0] == pytest.approx(0.08, rel=0.1)
 
 
+def test_what_prompts_take_is_no_sequences_and_their_step_makes_drafts_as_dear_as_it_is() -> None:
+    model = CostModel()
+    for tokens in range(1, 300):
+        model.observe_step(StepTime(tokens, 4, 0, 0.1 + 0.01 * max(tokens - 32, 0)), 0)
+    prices = ArmPrices(model, ARMS)
+    alone, beside = prices.seconds(Load(4, 4)), prices.seconds(Load(4, 260))
+    assert beside[0, 0] == alone[0, 0] == pytest.approx(0.1 / 4, rel=0.05)
+    assert beside[0, 8] - beside[0, 0] == pytest.approx(0.08, rel=0.1)
+    assert model.step_seconds(Load(4, 260)) == pytest.approx(0.1 + 2.28, rel=0.05)
+
+
 def test_what_the_first_draft_of_a_step_costs_is_paid_by_all_of_them() -> None:
     model = CostModel()
     for _ in range(300):  # four drafts of four as a rule; then none
