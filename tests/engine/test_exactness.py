@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 import torch
 from plain_answers import OPTIONS, assert_same, plain_answer, text_of
-from tiny_models import EOS, FAMILIES, LetterText, ids_of, run_all, tiny_engine, tiny_model
+from tiny_models import (
+    BFLOAT16,
+    EOS,
+    FAMILIES,
+    LetterText,
+    ids_of,
+    run_all,
+    tiny_engine,
+    tiny_model,
+)
 from tiny_requests import DRAFTERS, TRAINED, drafter, request
 
 from engine.request import GenerationRequest, SamplingParams
@@ -80,6 +89,17 @@ def test_every_family_says_what_plain_decoding_says(family: str) -> None:
     ]
     for name in DRAFTERS:
         assert check(requests, name, 7, family) > 0
+
+
+@pytest.mark.parametrize("name", ["prompt_lookup", "suffix", "model"])
+def test_bfloat16_says_what_plain_decoding_says(name: str) -> None:
+    engine = tiny_engine([drafter(name)], family=BFLOAT16)
+    engine.use_selectors(FixedSelector(name, 7), {})
+    requests = [request(600 + i, (0.0, 0.7, 1.0)[i % 3], max_tokens=40) for i in range(9)]
+    emissions = run_all(engine, requests)
+    for asked in requests:
+        assert_same(emissions[asked.sequence_id], asked, BFLOAT16)
+    assert sum(use.num_accepted_tokens for use in engine.counters().per_drafter.values()) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

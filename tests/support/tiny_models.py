@@ -44,6 +44,7 @@ EOS = 2
 UNDRAFTED = (0, 41, 60)
 MAX_LENGTH = 256
 FAMILIES = ("llama", "qwen3", "gemma3")
+BFLOAT16 = "llama in bfloat16"
 both_forms = pytest.mark.parametrize("numerics", ["fast", "invariant"])
 
 _SIZES: dict[str, Any] = {
@@ -67,7 +68,7 @@ def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> Pre
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {**_SIZES, "num_hidden_layers": num_layers}
     model: PreTrainedModel
-    if family == "llama":
+    if family in ("llama", BFLOAT16):
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     elif family == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(**sizes))
@@ -78,7 +79,7 @@ def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> Pre
         )
         model = Gemma3ForCausalLM(config)
     model.eval()  # type: ignore[no-untyped-call]
-    return model
+    return model.bfloat16() if family == BFLOAT16 else model
 
 
 class LetterDetokenizer:
