@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.peers.__main__ import SYSTEMS, Plan, Run, UnknownSystemError, chosen
+from benchmarks.peers.__main__ import SYSTEMS, UnknownSystemError, chosen
 from benchmarks.peers.answers import Answer, Effort, Figures, figures, median_figures
 from benchmarks.peers.client import metric, note, spread_rounds
 from benchmarks.peers.pictures import bars
@@ -27,9 +25,8 @@ from benchmarks.peers.report import (
 )
 from benchmarks.peers.results import Compared, Results, hindsight, ratios
 from benchmarks.peers.roofline import Roofline
-from benchmarks.peers.system import Running, System
 from benchmarks.peers.worker import cell_of
-from benchmarks.peers.workload import FULL, QUICK, Cell, Ids, Job, arrivals_s, cells, common_tokens
+from benchmarks.peers.workload import FULL, QUICK, Job, arrivals_s, cells, common_tokens
 from benchmarks.prompts import DOMAINS
 
 JOBS = {d: [Job(d, (i, n), 5 + i) for i in range(12)] for n, d in enumerate(DOMAINS)}
@@ -223,76 +220,6 @@ def test_the_roofline_is_the_lower_of_memory_and_arithmetic() -> None:
     assert ROOFLINE.bytes_per_step == 400
     assert ROOFLINE.tokens_per_s(1) == 100.0
     assert ROOFLINE.tokens_per_s(1000) == 4e6 / 200
-
-
-class _Echo:
-    """Answers as it is asked, or not at all."""
-
-    pid = 0
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.streams: list[int] = []
-
-    def ask(self, cell: Cell, mode: str) -> list[Answer]:
-        self.asked.append((cell.name, mode))
-        self.streams.append(cell.num_streams)
-        if mode == "gone":
-            raise OSError("it has gone")
-        tokens = "ab" if mode == "plain" else "ax"
-        return [replace(ANSWER, domain=job.domain, text=tokens) for job in cell.jobs]
-
-
-def system(name: str, why: str | None = None, echo: _Echo | None = None) -> System:
-    @contextmanager
-    def start(modes: tuple[str, ...]) -> Iterator[Running]:
-        if modes == ("broken",):
-            raise StartError("first line\nno such device")
-        yield echo or _Echo()
-
-    starts = (("plain", "other"), ("broken",), ("gone",))
-    return System(name, "float32", "", starts, start, lambda: why)  # type: ignore[arg-type]
-
-
-def test_what_does_not_run_is_left_out_with_its_reason_and_the_rest_is_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("benchmarks.peers.__main__.FOLDER", tmp_path)
-    alone = cells(JOBS, QUICK)[0]
-    found = Results()
-    echo, warm = _Echo(), replace(alone, name="warm")
-    plan = Plan(warm, [alone], {job.prompt_ids: ("a", "b") for job in alone.jobs}, 2)
-    missing = system("two", "not installed: make peer-two")
-    Run(plan, found).run([system("one", echo=echo), missing])
-    assert echo.asked[:3] == [("warm", "plain"), ("warm", "other"), ("1", "plain")]
-    assert set(found.rounds) == {"one/plain/1", "one/other/1"}
-    assert found.left_out == {
-        "one broken": "no such device",
-        "one gone": "it has gone",
-        "two": "not installed: make peer-two",
-    }
-    assert found.equal_share("one/plain/1") == 1.0
-    assert found.equal_share("one/other/1") == 0.5
-    assert set(json.loads((tmp_path / "results.json").read_text())) == set(found.rounds)
-
-
-def test_a_mode_for_one_stream_is_warmed_up_with_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("benchmarks.peers.__main__.FOLDER", tmp_path)
-    alone, eight = cells(JOBS, QUICK)
-    echo = _Echo()
-    texts: dict[Ids, tuple[str, ...]] = {job.prompt_ids: ("a", "b") for job in eight.jobs}
-    texts |= {job.prompt_ids: ("a", "b") for job in alone.jobs}
-    narrow = replace(system("one", echo=echo), measures=lambda mode, cell: cell == "1")
-    wide = replace(narrow, measures=lambda mode, cell: mode == "other")
-    plan = Plan(replace(eight, name="warm"), [alone, eight], texts, 1)
-    Run(plan, Results()).run(
-        [replace(each, starts=(("plain", "other"),)) for each in (narrow, wide)]
-    )
-    assert echo.asked[:2] == echo.asked[4:6] == [("warm", "plain"), ("warm", "other")]
-    assert echo.streams[:2] == [1, 1]
-    assert echo.streams[4:6] == [1, 8]
 
 
 def test_a_process_that_ends_early_says_its_last_words(tmp_path: Path) -> None:
