@@ -1,8 +1,8 @@
 """`python -m benchmarks.linear_forms`: time and bits of three ways to multiply by a weight.
 
-Over the linear layers of SmolLM2-135M (random weights, float32): milliseconds of all of them by the
-number of rows, and the numbers of rows at which the first row's bits differ from those at 16 rows.
-The last line is one JSON object.
+Over the linear layers of SmolLM2-135M (random weights, float32 or DTYPE=bfloat16): milliseconds of
+all of them by the number of rows, and the numbers of rows at which the first row's bits differ from
+those at 16 rows. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from engine.linear import FormedLinear
 HIDDEN, MLP, KV, VOCAB = 576, 1536, 192, 49152
 LAYER = ((HIDDEN, HIDDEN), (HIDDEN, KV), (HIDDEN, KV), (HIDDEN, HIDDEN),
          (HIDDEN, MLP), (HIDDEN, MLP), (MLP, HIDDEN))  # fmt: skip
+DTYPE: torch.dtype = getattr(torch, os.environ.get("DTYPE", "float32"))
 Form = Callable[[nn.Linear], Callable[[Tensor], Tensor]]
 
 FORMS: Mapping[str, Form] = {
@@ -42,19 +43,19 @@ def median_ms(run: Callable[[], object], num_repeats: int) -> float:
 def layers(num_layers: int) -> list[nn.Linear]:
     torch.manual_seed(0)
     shapes = [*LAYER * num_layers, (HIDDEN, VOCAB)]
-    return [nn.Linear(inputs, outputs, bias=False) for inputs, outputs in shapes]
+    return [nn.Linear(inputs, outputs, bias=False, dtype=DTYPE) for inputs, outputs in shapes]
 
 
 def milliseconds(form: Form, model: Sequence[nn.Linear], num_rows: int, repeats: int) -> float:
     products = [(form(layer), layer.in_features) for layer in model]
-    inputs = {size: torch.randn(num_rows, size) for size in (HIDDEN, MLP)}
+    inputs = {size: torch.randn(num_rows, size, dtype=DTYPE) for size in (HIDDEN, MLP)}
     return median_ms(lambda: [product(inputs[size]) for product, size in products], repeats)
 
 
 def differing_rows(form: Form, model: Sequence[nn.Linear], widths: Sequence[int]) -> list[int]:
     differing = set()
     for layer in (*model[: len(LAYER)], model[-1]):
-        product, x = form(layer), torch.randn(64, layer.in_features)
+        product, x = form(layer), torch.randn(64, layer.in_features, dtype=DTYPE)
         reference = product(x[:16])[0]
         differing |= {n for n in widths if not torch.equal(product(x[:n])[0], reference)}
     return sorted(differing)

@@ -133,7 +133,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> T
     """q [tiles, rows, heads, dim] -> [tiles, rows, heads, value dim].
 
     Where the mask has rows for heads that share keys, these heads are the rows of one product,
-    which reads the keys once: with few queries in half the time, in bfloat16 on a CPU in less.
+    which reads the keys once: half the time with few queries (one in bfloat16, 2/7 on a CPU).
     """
     num_tiles, num_rows, num_heads, dim = q.shape
     num_sharing = mask.shape[2] // num_rows

@@ -108,19 +108,11 @@ class Run:
         try:
             with system.start(modes) as running:
                 for mode in modes:
-                    running.ask(self._warm(system, mode), mode)
+                    running.ask(self._plan.warm, mode)
                 for cell, mode in self._turns(system, modes, number):
                     self._measure(system, running, cell, mode, number)
         except (StartError, OSError) as error:
             self._leave_out(f"{system.name} {', '.join(modes)}", str(error))
-
-    def _warm(self, system: System, mode: str) -> Cell:
-        """One by one where a mode is for one stream."""
-        warm = self._plan.warm
-        takes_many = any(
-            cell.num_streams > 1 and system.measures(mode, cell.name) for cell in self._plan.cells
-        )
-        return warm if takes_many else replace(warm, num_streams=1)
 
     def _turns(
         self, system: System, modes: Sequence[str], number: int

@@ -37,15 +37,18 @@ class Generate:
         self._forwards_s.append(time.perf_counter())
 
     def answer(self, cell: Cell, mode: str) -> list[Answer]:
-        """A batch ends with its longest answer; a later batch waits for it."""
-        started, answers, width = time.perf_counter(), [], cell.num_streams
+        """A batch ends with its longest answer; a later batch waits for it.
+
+        Prompt lookup takes no batch of more than one.
+        """
+        started, answers = time.perf_counter(), list[Answer]()
+        width = cell.num_streams if mode == "plain" else 1
         for i in range(0, len(cell.jobs), width):
             answers += self._batch(cell.jobs[i : i + width], mode, started)
         return answers
 
     @torch.inference_mode()
     def _batch(self, jobs: Sequence[Job], mode: str, started: float) -> list[Answer]:
-        assert mode == "plain" or len(jobs) == 1
         longest = max(len(job.prompt_ids) for job in jobs)
         pad = self._text.eos_token_ids[0]
         rows = [[pad] * (longest - len(job.prompt_ids)) + list(job.prompt_ids) for job in jobs]

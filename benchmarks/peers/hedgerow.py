@@ -25,6 +25,7 @@ from benchmarks.peers.process_tree import started, wait_until
 from benchmarks.peers.system import (
     BFLOAT16,
     FLOAT32,
+    NUM_THREADS,
     PLAIN,
     Running,
     System,
@@ -42,7 +43,6 @@ from cluster.yaml_file import read_yaml, write_yaml
 SURVIVAL = "survival"
 RULE = "rule"
 SERVED_THREADS = int(served()["target"]["num_threads"])
-_WORKER = "benchmarks.peers.engine_worker"
 _READY = "Ctrl-C ends it"
 _NARROWED: dict[str, dict[str, object]] = {
     PLAIN: {"hedgerow": {"drafters": []}},
@@ -90,12 +90,8 @@ def _start_application(dtype: str, modes: Sequence[str]) -> Iterator[Running]:
             yield _Application(process.pid, url, {**os.environ, **tenants})
 
 
-def _start_engine(modes: Sequence[str]) -> AbstractContextManager[Running]:
-    return working(_WORKER)
-
-
-def _start_as_served(modes: Sequence[str]) -> AbstractContextManager[Running]:
-    return working(_WORKER, SERVED_THREADS)
+def _start_engine(num_threads: int, modes: Sequence[str]) -> AbstractContextManager[Running]:
+    return working("benchmarks.peers.engine_worker", num_threads)
 
 
 def _measures(mode: str, cell: str) -> bool:
@@ -120,7 +116,7 @@ ENGINE = System(
     precision=FLOAT32,
     about="its engine alone, all drafters in its process",
     starts=((*_NARROWED, *fixed_arms()),),
-    start=_start_engine,
+    start=functools.partial(_start_engine, NUM_THREADS),
     measures=_measures,
     is_ours=True,
 )
@@ -137,7 +133,7 @@ AS_SERVED = System(
     precision=FLOAT32,
     about=f"its engine alone, with the application's threads ({SERVED_THREADS})",
     starts=((PLAIN, SURVIVAL),),
-    start=_start_as_served,
+    start=functools.partial(_start_engine, SERVED_THREADS),
     measures=lambda mode, cell: cell == "8",
     is_ours=True,
 )

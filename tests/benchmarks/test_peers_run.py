@@ -15,7 +15,7 @@ from benchmarks.peers.answers import Answer
 from benchmarks.peers.process_tree import StartError
 from benchmarks.peers.results import Results
 from benchmarks.peers.system import Running, System
-from benchmarks.peers.workload import QUICK, Cell, Ids, Job, cells
+from benchmarks.peers.workload import QUICK, Cell, Job, cells
 from benchmarks.prompts import DOMAINS
 
 JOBS = {d: [Job(d, (i, n), 5 + i) for i in range(12)] for n, d in enumerate(DOMAINS)}
@@ -29,11 +29,9 @@ class _Echo:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
-        self.streams: list[int] = []
 
     def ask(self, cell: Cell, mode: str) -> list[Answer]:
         self.asked.append((cell.name, mode))
-        self.streams.append(cell.num_streams)
         if mode == "gone":
             raise OSError("it has gone")
         tokens = "ab" if mode == "plain" else "ax"
@@ -71,22 +69,3 @@ def test_what_does_not_run_is_left_out_with_its_reason_and_the_rest_is_measured(
     assert found.equal_share("one/plain/1") == 1.0
     assert found.equal_share("one/other/1") == 0.5
     assert set(json.loads((tmp_path / "results.json").read_text())) == set(found.rounds)
-
-
-def test_a_mode_for_one_stream_is_warmed_up_with_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("benchmarks.peers.__main__.FOLDER", tmp_path)
-    alone, eight = cells(JOBS, QUICK)
-    echo = _Echo()
-    texts: dict[Ids, tuple[str, ...]] = {job.prompt_ids: ("a", "b") for job in eight.jobs}
-    texts |= {job.prompt_ids: ("a", "b") for job in alone.jobs}
-    narrow = replace(system("one", echo=echo), measures=lambda mode, cell: cell == "1")
-    wide = replace(narrow, measures=lambda mode, cell: mode == "other")
-    plan = Plan(replace(eight, name="warm"), [alone, eight], texts, 1)
-    Run(plan, Results()).run(
-        [replace(each, starts=(("plain", "other"),)) for each in (narrow, wide)]
-    )
-    assert echo.asked[:2] == echo.asked[4:6] == [("warm", "plain"), ("warm", "other")]
-    assert echo.streams[:2] == [1, 1]
-    assert echo.streams[4:6] == [1, 8]
