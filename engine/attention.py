@@ -25,12 +25,15 @@ from transformers import AttentionInterface
 
 from engine.config import Numerics
 from engine.kv_cache import Indices, KVCache, Span
+from engine.span_attention import SpanAttention
 
 ATTENTION = "hedgerow_paged"
 _INVARIANT_QUERIES = 16
 _INVARIANT_KEYS = 512
 _CHEAP_KEYS = 511  # shorter sequences are padded to each other's length without a thought
 _SHORT = 32  # new tokens up to which spans share a call in the fast form
+_WALKED = 4  # new tokens up to which the kernel for spans is faster
+_ALL = 1 << 40
 _CHEAP_PADDING = 48  # query rows that cost less than a call of their own for single tokens
 
 
@@ -156,10 +159,13 @@ def _harmful(k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Queries of a tile (None: as many as the longest span has) and the multiple keys come in."""
+    """Queries of a tile (None: as many as the longest span has), the multiple keys come in, and
+    the new tokens up to which spans are left to the kernel.
+    """
 
     queries: int | None
     keys: int
+    walked: int
 
     @property
     def short(self) -> int:
@@ -167,10 +173,10 @@ class _Form:
         return self.queries or _SHORT
 
 
-def _form_of(numerics: Numerics, block_size: int) -> _Form:
+def _form_of(numerics: Numerics, cache: KVCache) -> _Form:
     if numerics == "invariant":
-        return _Form(_INVARIANT_QUERIES, _INVARIANT_KEYS)
-    return _Form(None, block_size)
+        return _Form(_INVARIANT_QUERIES, _INVARIANT_KEYS, _ALL if cache.has_kernel else 0)
+    return _Form(None, cache.block_size, _WALKED if cache.has_kernel else 0)
 
 
 class AttentionBatch:
@@ -188,18 +194,24 @@ class AttentionBatch:
         self._has_nan: Tensor | None = None
         device = cache.layers[0][0].device
         self.slots = _tensor(np.concatenate([cache.slots(span) for span in spans]), device)
-        form = _form_of(numerics, cache.block_size)
+        form = _form_of(numerics, cache)
         ends = np.cumsum([span.num_new for span in spans])
         offsets = ends - [span.num_new for span in spans]
-        self._tiles = []
-        rows = np.zeros(ends[-1] + num_padding, dtype=np.int64)  # of all tiles, by token
+        walked, others = _apart(spans, form.walked)
+        self._parts: list[_Tiles | SpanAttention] = []
+        rows = np.arange(ends[-1] + num_padding)  # of all parts' outputs, by token
+        rows[ends[-1] :] = 0
         num_rows = 0
-        for group in _groups(spans, form):
-            tiles = _Tiles([spans[i] for i in group], offsets[group], cache, form)
+        for group in [*([walked] if walked else []), *_groups(spans, others, form)]:
+            chosen = [spans[i] for i in group]
+            part = (
+                SpanAttention(chosen, offsets[group], cache, len(rows)) if group is walked
+                else _Tiles(chosen, offsets[group], cache, form)
+            )  # fmt: skip
             tokens = np.concatenate([np.arange(offsets[i], ends[i]) for i in group])
-            rows[tokens] = num_rows + tiles.real_rows
-            num_rows += tiles.num_rows
-            self._tiles.append(tiles)
+            rows[tokens] = num_rows + part.real_rows
+            num_rows += part.num_rows
+            self._parts.append(part)
         self._rows = _Rows(rows, device)
 
     @property
@@ -216,15 +228,21 @@ class AttentionBatch:
         keys.view(-1, *keys.shape[2:]).index_copy_(0, self.slots, k[:num_tokens])
         values.view(-1, *values.shape[2:]).index_copy_(0, self.slots, v[:num_tokens])
         sides, careful = (keys, values), self.careful
-        parts = [tiles.attend(q, sides, scale, window, careful) for tiles in self._tiles]
+        parts = [part.attend(q, sides, scale, window, careful) for part in self._parts]
         out = self._rows.of(parts[0] if len(parts) == 1 else torch.cat(parts))
         if layer == len(self.cache.layers) - 1:
             self._has_nan = out.sum().isnan()
         return out
 
 
-def _groups(spans: Sequence[Span], form: _Form) -> list[list[int]]:
-    """Indices of spans that share a call: short ones of like length, each long one alone.
+def _apart(spans: Sequence[Span], walked: int) -> tuple[list[int], list[int]]:
+    """Indices of spans of at most so many new tokens, and of the others."""
+    short = [i for i, span in enumerate(spans) if span.num_new <= walked]
+    return short, [i for i, span in enumerate(spans) if span.num_new > walked]
+
+
+def _groups(spans: Sequence[Span], wanted: Sequence[int], form: _Form) -> list[list[int]]:
+    """Of the wanted indices, spans that share a call: short ones of like length, long ones alone.
 
     Keys are padded to the longest of a group, so a group spans a factor of two at most, or what is
     cheap anyway. So are queries, unless tiles have a size of their own: single tokens are then kept
@@ -232,7 +250,8 @@ def _groups(spans: Sequence[Span], form: _Form) -> list[list[int]]:
     """
     together: dict[int, list[int]] = defaultdict(list)
     alone = []
-    for i, span in enumerate(spans):
+    for i in wanted:
+        span = spans[i]
         if span.num_new <= form.short:
             together[max(_CHEAP_KEYS, span.end - 1).bit_length()].append(i)
         else:

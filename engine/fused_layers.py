@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import (
     LlamaDecoderLayer,
@@ -19,6 +20,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
+from engine import kernels
 from engine.attention import AttentionBatch, ShapeProbe
 from engine.config import Numerics
 from engine.linear import FormedLinear
@@ -61,7 +63,7 @@ class FusedLayer(nn.Module):
         super().__init__()
         self._index, self._scale, self._head_dim = parts.index, parts.scale, parts.head_dim
         self._num_heads, self._num_kv_heads = parts.num_heads, parts.num_kv_heads
-        self._attention_norm, self._mlp_norm = parts.attention_norm, parts.mlp_norm
+        self._attention_norm, self._mlp_norm = Norm(parts.attention_norm), Norm(parts.mlp_norm)
         self._qkv, self._out, self._gate, self._up, self._down = (
             FormedLinear(linear, numerics)
             for linear in (parts.qkv, parts.out, parts.gate, parts.up, parts.down)
@@ -79,13 +81,33 @@ class FusedLayer(nn.Module):
         x = hidden_states[0]
         heads = self._qkv(self._attention_norm(x)).view(len(x), -1, self._head_dim)
         num_rotated = self._num_heads + self._num_kv_heads
-        rotated = _rotate(heads[:, :num_rotated], *position_embeddings)
+        rotated = _rotated(heads, num_rotated, *position_embeddings)
         q, k = rotated.split([self._num_heads, self._num_kv_heads], 1)
         attended = batch.attend(self._index, q, k, heads[:, num_rotated:], self._scale)
         x = self._out.plus(attended.reshape(len(x), -1), x)
         normed = self._mlp_norm(x)
         wide = self._up.times(normed, self._gate.swish(normed))
         return self._down.plus(wide, x)[None]
+
+
+class Norm(nn.Module):
+    """Stands in for a root-mean-square norm; [..., size] -> the same."""
+
+    def __init__(self, norm: nn.RMSNorm) -> None:
+        super().__init__()
+        assert norm.eps is not None, "models say what theirs is"
+        self._shape, self._weight, self._epsilon = norm.normalized_shape, norm.weight, norm.eps
+        self._array = None
+        if kernels.can_read(norm.weight):
+            self._array = norm.weight.detach().numpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._array is None:
+            return functional.rms_norm(x, self._shape, self._weight, self._epsilon)
+        rows = x.reshape(-1, x.shape[-1])
+        out = torch.empty_like(rows)
+        kernels.rms_norm(rows.numpy(), self._array, self._epsilon, out.numpy())
+        return out.view(x.shape)
 
 
 def exchanging(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,10 +120,15 @@ def exchanging(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
     return cosine[:, None], torch.cat([-first, second], -1)[:, None]
 
 
-def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] -> the same."""
-    exchanged = heads.roll(heads.shape[-1] // 2, -1)
-    return torch.addcmul(heads * cosine, exchanged, sine)
+def _rotated(heads: Tensor, num_rotated: int, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The first of [tokens, heads, head_dim], which are not needed any more as they are."""
+    if kernels.can_read(heads):
+        angles = (cosine.numpy()[:, 0], sine.numpy()[:, 0])
+        kernels.rotate(heads.numpy(), num_rotated, *angles)
+        return heads[:, :num_rotated]
+    rotated = heads[:, :num_rotated]
+    exchanged = rotated.roll(heads.shape[-1] // 2, -1)
+    return torch.addcmul(rotated * cosine, exchanged, sine)
 
 
 class _Rotation(nn.Module):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine import kernels
+
 Indices = NDArray[np.int64]
 
 
@@ -37,6 +39,11 @@ class KVCache:
             tuple(t.new_zeros(num_blocks, block_size, *t.shape[1:]) for t in pair)
             for pair in shapes
         ]
+        self.has_kernel = all(
+            keys.shape == values.shape and kernels.can_read(keys) and kernels.can_read(values)
+            for keys, values in self.layers
+        )
+        """Whether `engine.kernels` can read all of it."""
 
     def slots(self, span: Span) -> Indices:
         """Cache slot of each new token of `span`: [num_new]."""

@@ -3,7 +3,8 @@
 On CPU the weights are packed once for oneDNN (the operator that torch.compile emits), measured
 1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16. `invariant` computes
 every row in a slice of exactly `SLICE_ROWS` rows, so that its bits depend neither on the other rows
-nor on their number.
+nor on their number. `fast` leaves few rows in float32 to a kernel that reads the weight as it was
+loaded, at the speed of the memory; then both forms of the weight are kept.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine import kernels
 from engine.config import Numerics
 
 SLICE_ROWS = 16
-FAST_MIN_ROWS = 4  # oneDNN takes longer for 1-3 rows than for 4
+_PACKED_MIN_ROWS = 4  # oneDNN takes longer for 1-3 rows than for 4
+_KERNEL_MAX_ROWS = 6  # from 8 on oneDNN is as fast
+
+
+def fast_min_rows(like: Tensor) -> int:
+    """Fewest rows that a forward of the `fast` form should have, for weights like this one."""
+    return _PACKED_MIN_ROWS if _packs(like) and not kernels.can_read(like) else 1
 
 
 def use_form(model: nn.Module, numerics: Numerics) -> None:
@@ -43,9 +51,12 @@ class FormedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, numerics: Numerics) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._product, is_packed = _product_of(linear)
+        self._product = _product_of(linear)
         self._is_invariant = numerics == "invariant"
-        self._min_rows = FAST_MIN_ROWS if is_packed else 1
+        self._min_rows = fast_min_rows(linear.weight)
+        self._kernel = None
+        if not self._is_invariant and kernels.can_read(linear.weight):
+            self._kernel = _FewRows(linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, "none")
@@ -63,6 +74,8 @@ class FormedLinear(nn.Module):
 
     def _run(self, x: Tensor, epilogue: Epilogue, other: Tensor | None = None) -> Tensor:
         num_rows = x.numel() // self.in_features
+        if self._kernel is not None and num_rows <= _KERNEL_MAX_ROWS:
+            return self._kernel(x, epilogue, other)
         if not self._is_invariant and num_rows >= self._min_rows:
             return self._product(x, epilogue, other)
         rows = x.reshape(-1, self.in_features)
@@ -99,11 +112,30 @@ def _pad_rows(rows: Tensor, num_rows: int) -> Tensor:
 _Product = Callable[[Tensor, Epilogue, Tensor | None], Tensor]
 
 
-def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
-    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed."""
+class _FewRows:
+    """The product by `kernels.multiply`, of a weight as it was loaded."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        weight, bias = linear.weight.detach(), linear.bias
+        self._weight = weight.contiguous().numpy()
+        self._bias = (weight.new_empty(0) if bias is None else bias.detach()).numpy()
+
+    def __call__(self, x: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        out = x.new_empty(rows.shape[0], self._weight.shape[0])
+        beside = out if other is None else other.reshape(out.shape)
+        kernels.multiply(
+            rows.numpy(), self._weight, self._bias, kernels.EPILOGUES[epilogue],
+            beside.numpy(), out.numpy(),
+        )  # fmt: skip
+        return out.view(*x.shape[:-1], out.shape[1])
+
+
+def _product_of(linear: nn.Linear) -> _Product:
+    """x -> x @ weight.T + bias and its epilogue."""
     weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
-    if weight.device.type != "cpu" or not _packs(weight.dtype):
-        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end), False
+    if not _packs(weight):
+        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), SLICE_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     multiply_with = torch.ops.mkldnn._linear_pointwise.binary
@@ -115,7 +147,7 @@ def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
             out = multiply_with(x, other, packed, bias, epilogue)
         return out
 
-    return product, True
+    return product
 
 
 def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
@@ -124,12 +156,12 @@ def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
     return out * other if epilogue == "mul" else out + other
 
 
-def _packs(dtype: torch.dtype) -> bool:
+def _packs(like: Tensor) -> bool:
     """bfloat16 where the processor multiplies it; elsewhere oneDNN refuses it or is slow."""
-    if not (
+    if like.device.type != "cpu" or not (
         torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         return False
-    if dtype == torch.bfloat16:
+    if like.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
+    return like.dtype == torch.float32

@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from engine import kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
 from engine.kv_cache import KVCache, Span
-from engine.linear import FAST_MIN_ROWS
+from engine.linear import fast_min_rows
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
 
@@ -142,8 +143,9 @@ class ModelRunner:
         self._last = _LastStates(model) if vocabulary is not None else None
         self._cache = cache
         self._numerics: Numerics = numerics
-        is_padded = numerics == "fast" and model.device.type == "cpu"
-        self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+        embedding = model.get_input_embeddings().weight
+        assert isinstance(embedding, torch.Tensor)
+        self._min_tokens = fast_min_rows(embedding) if numerics == "fast" else 1
 
     def keep_hidden_states(self) -> HiddenStates:
         """From now on every forward stores the last hidden state of every token."""
@@ -159,6 +161,7 @@ class ModelRunner:
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension]) -> Logits:
         """One forward over all new tokens; logits rows follow the order of the extensions."""
+        kernels.use_threads_of_torch()
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         if self._vocabulary is not None:

@@ -33,6 +33,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tokenizers": frozenset({"engine", "training", "benchmarks"}),
     "gguf": frozenset({"engine", "benchmarks"}),
     "accelerate": frozenset({"engine", "training"}),
+    "numba": frozenset({"engine"}),
     "numpy": frozenset({"policies", "engine", "cluster", "deployments", "training", "benchmarks"}),
     "ray": frozenset({"deployments", "benchmarks"}),
     "fastapi": frozenset({"deployments"}),

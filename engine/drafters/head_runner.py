@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine import kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
-from engine.fused_layers import FusedLayer, exchanging
+from engine.fused_layers import FusedLayer, Norm, exchanging
 from engine.kv_cache import KVCache, Span
-from engine.linear import FAST_MIN_ROWS, FormedLinear
+from engine.linear import FormedLinear, fast_min_rows
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
 
@@ -52,6 +53,8 @@ class HeadRunner:
         self._layers = [FusedLayer(parts, numerics) for parts in model.parts()]
         self._fuse = FormedLinear(model.fuse, numerics)
         del model.layers, model.fuse  # the others have their weights
+        for name in ("embedding_norm", "state_norm", "output_norm"):
+            setattr(model, name, Norm(getattr(model, name)))
         self._model = model
         ids = torch.tensor(vocabulary.ids, device=weight.device)
         output = nn.Linear(weight.shape[1], len(vocabulary), bias=False, device="meta")
@@ -61,8 +64,7 @@ class HeadRunner:
         empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim)
         num_blocks = room.num_blocks + room.num_scratch_blocks
         self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
-        is_padded = numerics == "fast" and weight.device.type == "cpu"
-        self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+        self._min_tokens = fast_min_rows(weight) if numerics == "fast" else 1
 
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension], states: Tensor) -> Tensor:
@@ -70,6 +72,7 @@ class HeadRunner:
 
         [num_tokens, hidden_size] -> the same, the head's own states of these tokens.
         """
+        kernels.use_threads_of_torch()
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         positions = [p for span in spans for p in range(span.start, span.end)]
