@@ -1,9 +1,9 @@
 """The linear layers of a loaded model, in one of two numeric forms.
 
 On CPU the weights are packed once for oneDNN (the operator that torch.compile emits), measured
-1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16. `invariant` computes
-every row in a slice of exactly `SLICE_ROWS` rows, so that its bits depend neither on the other rows
-nor on their number.
+1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16; those in float16 are
+FBGEMM's (`engine.quantisation`). `invariant` computes every row in a slice of exactly `SLICE_ROWS`
+rows, so that its bits depend neither on the other rows nor on their number.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.config import Numerics
+from engine.quantisation import can_widen, widening_product
 
 SLICE_ROWS = 16
 FAST_MIN_ROWS = 4  # oneDNN takes longer for 1-3 rows than for 4
@@ -28,6 +29,12 @@ def use_form(model: nn.Module, numerics: Numerics) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, FormedLinear(child, numerics))
+
+
+def fewest_rows(*models: nn.Module) -> int:
+    """That all of their replaced layers are fast for."""
+    layers = [layer for model in models for layer in model.modules()]
+    return max((layer.min_rows for layer in layers if isinstance(layer, FormedLinear)), default=1)
 
 
 Epilogue = Literal["none", "swish", "mul", "add"]
@@ -45,7 +52,7 @@ class FormedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._product, is_packed = _product_of(linear)
         self._is_invariant = numerics == "invariant"
-        self._min_rows = FAST_MIN_ROWS if is_packed else 1
+        self.min_rows = FAST_MIN_ROWS if is_packed and not self._is_invariant else 1
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, "none")
@@ -63,7 +70,7 @@ class FormedLinear(nn.Module):
 
     def _run(self, x: Tensor, epilogue: Epilogue, other: Tensor | None = None) -> Tensor:
         num_rows = x.numel() // self.in_features
-        if not self._is_invariant and num_rows >= self._min_rows:
+        if not self._is_invariant and num_rows >= self.min_rows:
             return self._product(x, epilogue, other)
         rows = x.reshape(-1, self.in_features)
         others = None if other is None else other.reshape(-1, self.out_features)
@@ -88,7 +95,7 @@ class FormedLinear(nn.Module):
 
     def _repeat(self, rows: Tensor) -> Tensor:
         """At least the fewest rows that the packed product is fast for, copies behind the real."""
-        return rows.repeat(-(-self._min_rows // max(1, rows.shape[0])), 1) if len(rows) else rows
+        return rows.repeat(-(-self.min_rows // max(1, rows.shape[0])), 1) if len(rows) else rows
 
 
 def _pad_rows(rows: Tensor, num_rows: int) -> Tensor:
@@ -100,9 +107,12 @@ _Product = Callable[[Tensor, Epilogue, Tensor | None], Tensor]
 
 
 def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
-    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed."""
+    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed for oneDNN."""
     weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
-    if weight.device.type != "cpu" or not _packs(weight.dtype):
+    if weight.device.type == "cpu" and weight.dtype == torch.float16 and can_widen():
+        widening = widening_product(weight, bias)
+        return lambda x, *end: _apply(widening(x), *end), False
+    if weight.device.type != "cpu" or not packs(weight.dtype):
         return lambda x, *end: _apply(functional.linear(x, weight, bias), *end), False
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), SLICE_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
@@ -124,7 +134,7 @@ def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
     return out * other if epilogue == "mul" else out + other
 
 
-def _packs(dtype: torch.dtype) -> bool:
+def packs(dtype: torch.dtype) -> bool:
     """bfloat16 where the processor multiplies it; elsewhere oneDNN refuses it or is slow."""
     if not (
         torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -22,7 +22,7 @@ from engine.config import Numerics
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
 from engine.kv_cache import KVCache, Span
-from engine.linear import FAST_MIN_ROWS
+from engine.linear import fewest_rows
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
 
@@ -142,8 +142,7 @@ class ModelRunner:
         self._last = _LastStates(model) if vocabulary is not None else None
         self._cache = cache
         self._numerics: Numerics = numerics
-        is_padded = numerics == "fast" and model.device.type == "cpu"
-        self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+        self._min_tokens = fewest_rows(model)
 
     def keep_hidden_states(self) -> HiddenStates:
         """From now on every forward stores the last hidden state of every token."""

@@ -17,7 +17,8 @@ from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
 from engine.fused_layers import FusedLayer, exchanging
 from engine.kv_cache import KVCache, Span
-from engine.linear import FAST_MIN_ROWS, FormedLinear
+from engine.linear import FormedLinear, fewest_rows
+from engine.quantisation import hold_weights_in
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
 
@@ -48,7 +49,9 @@ class HeadRunner:
         self._embed = shared.embed
         self._numerics: Numerics = numerics
         self._device = weight.device
-        model = model.to(weight.device, weight.dtype).eval()
+        dtype = next(shared.embed.parameters()).dtype
+        model = model.to(weight.device, dtype).eval()
+        hold_weights_in(weight.dtype, model)  # as the target's
         self._layers = [FusedLayer(parts, numerics) for parts in model.parts()]
         self._fuse = FormedLinear(model.fuse, numerics)
         del model.layers, model.fuse  # the others have their weights
@@ -58,11 +61,10 @@ class HeadRunner:
         output.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
         self._output = FormedLinear(output, numerics)
         shape = model.shape
-        empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim)
+        empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim, dtype=dtype)
         num_blocks = room.num_blocks + room.num_scratch_blocks
         self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
-        is_padded = numerics == "fast" and weight.device.type == "cpu"
-        self._min_tokens = FAST_MIN_ROWS if is_padded else 1
+        self._min_tokens = fewest_rows(self._fuse, self._output, *self._layers)
 
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension], states: Tensor) -> Tensor:
