@@ -124,7 +124,10 @@ def test_linear_layers_are_rounded_and_a_tied_embedding_is_not(tmp_path: Path) -
     weights = {id(each.weight) for each in linears}
     for name, weight in model.named_parameters():
         assert weight.dtype == (torch.float16 if id(weight) in weights else torch.float32), name
-    assert torch.equal(model.get_input_embeddings().weight, tied.get_input_embeddings().weight)
+    kept, expected = model.get_input_embeddings().weight, tied.get_input_embeddings().weight
+    assert isinstance(kept, Tensor)
+    assert isinstance(expected, Tensor)
+    assert torch.equal(kept, expected)
 
 
 def test_a_quantised_model_says_nearly_what_it_said() -> None:
