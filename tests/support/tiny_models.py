@@ -81,8 +81,7 @@ def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> Pre
         )
         model = Gemma3ForCausalLM(config)
     model.eval()  # type: ignore[no-untyped-call]
-    if family == FLOAT16_WEIGHTS:
-        quantise(model, "float16")
+    quantise(model, "float16" if family == FLOAT16_WEIGHTS else None)
     return model.bfloat16() if family == BFLOAT16 else model
 
 
