@@ -1,4 +1,4 @@
-"""`python -m benchmarks.linear_forms`: time and bits of three ways to multiply by a weight.
+"""`python -m benchmarks.linear_forms`: time and bits of four ways to multiply by a weight.
 
 Over the linear layers of SmolLM2-135M (random weights, float32 or DTYPE=bfloat16): milliseconds of
 all of them by the number of rows, and the numbers of rows at which the first row's bits differ from
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from engine.fused_layers import linear_of
 from engine.linear import FormedLinear
 
 HIDDEN, MLP, KV, VOCAB = 576, 1536, 192, 49152
@@ -27,6 +28,7 @@ FORMS: Mapping[str, Form] = {
     "F.linear": lambda layer: layer,
     "mm(weight, x.T)": lambda layer: lambda x: torch.mm(layer.weight, x.T).T,
     "packed": lambda layer: FormedLinear(layer, "fast"),
+    "float16 weights": lambda layer: FormedLinear(linear_of(layer.weight.data.half()), "fast"),
 }
 
 
@@ -55,7 +57,7 @@ def milliseconds(form: Form, model: Sequence[nn.Linear], num_rows: int, repeats:
 def differing_rows(form: Form, model: Sequence[nn.Linear], widths: Sequence[int]) -> list[int]:
     differing = set()
     for layer in (*model[: len(LAYER)], model[-1]):
-        product, x = form(layer), torch.randn(64, layer.in_features, dtype=DTYPE)
+        product, x = form(layer), torch.randn(max(widths), layer.in_features, dtype=DTYPE)
         reference = product(x[:16])[0]
         differing |= {n for n in widths if not torch.equal(product(x[:n])[0], reference)}
     return sorted(differing)
@@ -64,7 +66,7 @@ def differing_rows(form: Form, model: Sequence[nn.Linear], widths: Sequence[int]
 @torch.inference_mode()
 def main() -> None:
     quick = bool(os.environ.get("QUICK"))
-    widths = (1, 4, 16) if quick else (1, 2, 3, 4, 8, 12, 16, 17, 24, 32, 48, 64)
+    widths = (1, 4, 16) if quick else (1, 2, 3, 4, 8, 12, 16, 17, 24, 32, 48, 64, 256)
     model = layers(4 if quick else 30)
     print(f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     print(f"{'rows':18}" + "".join(f"{n:8}" for n in widths))

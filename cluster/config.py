@@ -24,11 +24,16 @@ class Section(BaseModel):
 
 
 class TargetSection(Section):
-    """The model that is served, and the room that it gets. `None` leaves it to the engine."""
+    """The model that is served, and the room that it gets. `None` leaves it to the engine.
+
+    `quantization` holds the weights of linear layers in 16 bits, on a CPU, and computes in float32;
+    without it they are in `dtype`, as all else is. Drafters are held as their target is.
+    """
 
     model: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
     device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:[0-9]+)$")] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["float16"] | None = None
     numerics: Literal["fast", "invariant"] = "fast"
     num_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     num_kv_tokens: Annotated[int, Field(ge=64, le=2**31)] = 16384
@@ -37,6 +42,16 @@ class TargetSection(Section):
     max_batch_tokens: Annotated[int, Field(ge=1, le=2**20)] = 512
     max_sequence_length: Annotated[int, Field(ge=2, le=2**24)] | None = None
     max_queue_length: Annotated[int, Field(ge=1, le=2**20)] = 1024
+
+    @model_validator(mode="after")
+    def _quantization_fits(self) -> TargetSection:
+        for key, needed in (("device", "cpu"), ("dtype", "float32")):
+            given = getattr(self, key)
+            if self.quantization is not None and given != needed:
+                raise ValueError(
+                    f"quantization {self.quantization!r} is for {key} {needed!r}, not {given!r}"
+                )
+        return self
 
 
 class HostSection(Section):

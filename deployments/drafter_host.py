@@ -39,7 +39,7 @@ class DrafterHost:
         self._config = ClusterConfig.model_validate(config)
         (host,) = (each for each in self._config.hosts if each.name == name)
         self._name = name
-        target = read_target(_settings(self._config, host))
+        target = read_target(settings_at(self._config, host))
 
         def build(section: DrafterSection) -> Drafter:
             return build_drafter(engine_config(section), target)
@@ -68,9 +68,12 @@ class DrafterHost:
         self._server.do(lambda: self._service.use_drafters(drafters))
 
 
-def _settings(cluster: ClusterConfig, host: HostSection) -> TargetConfig:
+def settings_at(cluster: ClusterConfig, host: HostSection) -> TargetConfig:
     """The target's, as far as the host has no own."""
     target = cluster.target
     own = host.model_dump(include={"device", "dtype", "num_threads", "num_kv_tokens"})
     given = {key: value for key, value in own.items() if value is not None}
-    return TargetConfig(**{**target.model_dump(), "num_threads": None, **given})
+    merged = {**target.model_dump(), "num_threads": None, **given}
+    if (merged["device"], merged["dtype"]) != (target.device, target.dtype):
+        merged["quantization"] = None  # which is for the target's own device and type
+    return TargetConfig(**merged)

@@ -181,7 +181,9 @@ class Target:
 
 
 def _card(section: TargetSection, folder: Path, engine: Engine) -> ModelCard:
-    facts = (section.model, section.dtype, section.numerics, section.device)
+    facts = [section.model, section.dtype, section.numerics, section.device]
+    if section.quantization is not None:
+        facts.append(section.quantization)
     return ModelCard(
         model=section.model,
         vocab_size=engine.vocab_size,

@@ -83,7 +83,7 @@ def _build_model_drafter(config: DrafterConfig, name: str, target: KnownTarget) 
     if (folder / "tokenizer.json").is_file():
         _refuse_other_tokenizer(name, Text.load(folder), target.text)
     settings = target.config
-    model = load_model(folder, settings.device, settings.dtype)
+    model = load_model(folder, settings.device, settings.dtype, settings.quantization)
     max_length = longest_sequence(model.config.get_text_config(), settings)
     runner = build_runner(model, settings.num_kv_tokens, settings.block_size, settings.numerics)
     vocab_size = target.vocab_size

@@ -7,6 +7,7 @@ from typing import Literal
 
 Numerics = Literal["fast", "invariant"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["float16"]
 DrafterKind = Literal["prompt_lookup", "suffix", "model", "head"]
 
 
@@ -14,17 +15,19 @@ DrafterKind = Literal["prompt_lookup", "suffix", "model", "head"]
 class TargetConfig:
     """The target model and the room it gets.
 
-    `model` is a local folder of a Hugging Face causal LM (safetensors) or a Hub id. `num_kv_tokens`
-    is the size of the paged KV cache in tokens, `max_batch_tokens` the most prompt and verified
-    tokens of one forward (drafts come on top, at most as many again), `max_sequence_length` the
-    most tokens of prompt and answer together (None: what the model and the cache allow),
-    `max_queue_length` the most requests that wait; a tenant may have as many waiting as places are
-    left, so that one alone fills half.
+    `model` is a local folder of a Hugging Face causal LM (safetensors) or a Hub id. `quantization`
+    is of the weights alone, on a CPU (`engine.quantisation`; None: they are in `dtype`, as all else
+    is). `num_kv_tokens` is the size of the paged KV cache in tokens, `max_batch_tokens` the most
+    prompt and verified tokens of one forward (drafts come on top, at most as many again),
+    `max_sequence_length` the most tokens of prompt and answer together (None: what the model and
+    the cache allow), `max_queue_length` the most requests that wait; a tenant may have as many
+    waiting as places are left, so that one alone fills half. Drafters get what their target has.
     """
 
     model: str
     device: str = "cpu"
     dtype: Dtype = "float32"
+    quantization: Quantization | None = None
     numerics: Numerics = "fast"
     num_threads: int | None = None
     num_kv_tokens: int = 16384

@@ -1,10 +1,11 @@
 """The linear layers of a loaded model, in one of two numeric forms.
 
 On CPU the weights are packed once for oneDNN (the operator that torch.compile emits), measured
-1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16. `invariant` computes
-every row in a slice of exactly `SLICE_ROWS` rows, so that its bits depend neither on the other rows
-nor on their number. `fast` leaves few rows in float32 to a kernel that reads the weight as it was
-loaded, at the speed of the memory; then both forms of the weight are kept.
+1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16; those in float16 are
+FBGEMM's (`engine.quantisation`). `invariant` computes every row in a slice of exactly `SLICE_ROWS`
+rows, so that its bits depend neither on the other rows nor on their number. `fast` leaves few rows
+in float32 to a kernel that reads the weight as it was loaded, at the speed of the memory; then both
+forms of the weight are kept.
 """
 
 from __future__ import annotations
@@ -19,15 +20,11 @@ from torch.nn import functional
 
 from engine import kernels
 from engine.config import Numerics
+from engine.quantisation import can_widen, widening_product
 
 SLICE_ROWS = 16
 _PACKED_MIN_ROWS = 4  # oneDNN takes longer for 1-3 rows than for 4
 _KERNEL_MAX_ROWS = 6  # from 8 on oneDNN is as fast
-
-
-def fast_min_rows(like: Tensor) -> int:
-    """Fewest rows that a forward of the `fast` form should have, for weights like this one."""
-    return _PACKED_MIN_ROWS if _packs(like) and not kernels.can_read(like) else 1
 
 
 def use_form(model: nn.Module, numerics: Numerics) -> None:
@@ -36,6 +33,12 @@ def use_form(model: nn.Module, numerics: Numerics) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, FormedLinear(child, numerics))
+
+
+def fewest_rows(*models: nn.Module) -> int:
+    """That all of their replaced layers are fast for."""
+    layers = [layer for model in models for layer in model.modules()]
+    return max((layer.min_rows for layer in layers if isinstance(layer, FormedLinear)), default=1)
 
 
 Epilogue = Literal["none", "swish", "mul", "add"]
@@ -51,12 +54,13 @@ class FormedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, numerics: Numerics) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._product = _product_of(linear)
+        self._product, is_packed = _product_of(linear)
         self._is_invariant = numerics == "invariant"
-        self._min_rows = fast_min_rows(linear.weight)
-        self._kernel = None
+        self._few = None
         if not self._is_invariant and kernels.can_read(linear.weight):
-            self._kernel = _FewRows(linear)
+            self._few = _FewRows(linear)
+        is_padded = is_packed and not self._is_invariant and self._few is None
+        self.min_rows = _PACKED_MIN_ROWS if is_padded else 1
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, "none")
@@ -74,9 +78,9 @@ class FormedLinear(nn.Module):
 
     def _run(self, x: Tensor, epilogue: Epilogue, other: Tensor | None = None) -> Tensor:
         num_rows = x.numel() // self.in_features
-        if self._kernel is not None and num_rows <= _KERNEL_MAX_ROWS:
-            return self._kernel(x, epilogue, other)
-        if not self._is_invariant and num_rows >= self._min_rows:
+        if self._few is not None and num_rows <= _KERNEL_MAX_ROWS:
+            return self._few(x, epilogue, other)
+        if not self._is_invariant and num_rows >= self.min_rows:
             return self._product(x, epilogue, other)
         rows = x.reshape(-1, self.in_features)
         others = None if other is None else other.reshape(-1, self.out_features)
@@ -101,7 +105,7 @@ class FormedLinear(nn.Module):
 
     def _repeat(self, rows: Tensor) -> Tensor:
         """At least the fewest rows that the packed product is fast for, copies behind the real."""
-        return rows.repeat(-(-self._min_rows // max(1, rows.shape[0])), 1) if len(rows) else rows
+        return rows.repeat(-(-self.min_rows // max(1, rows.shape[0])), 1) if len(rows) else rows
 
 
 def _pad_rows(rows: Tensor, num_rows: int) -> Tensor:
@@ -131,11 +135,14 @@ class _FewRows:
         return out.view(*x.shape[:-1], out.shape[1])
 
 
-def _product_of(linear: nn.Linear) -> _Product:
-    """x -> x @ weight.T + bias and its epilogue."""
+def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
+    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed for oneDNN."""
     weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
-    if not _packs(weight):
-        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end)
+    if weight.device.type == "cpu" and weight.dtype == torch.float16 and can_widen():
+        widening = widening_product(weight, bias)
+        return lambda x, *end: _apply(widening(x), *end), False
+    if weight.device.type != "cpu" or not packs(weight.dtype):
+        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end), False
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), SLICE_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     multiply_with = torch.ops.mkldnn._linear_pointwise.binary
@@ -147,7 +154,7 @@ def _product_of(linear: nn.Linear) -> _Product:
             out = multiply_with(x, other, packed, bias, epilogue)
         return out
 
-    return product
+    return product, True
 
 
 def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
@@ -156,12 +163,12 @@ def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
     return out * other if epilogue == "mul" else out + other
 
 
-def _packs(like: Tensor) -> bool:
+def packs(dtype: torch.dtype) -> bool:
     """bfloat16 where the processor multiplies it; elsewhere oneDNN refuses it or is slow."""
-    if like.device.type != "cpu" or not (
+    if not (
         torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         return False
-    if like.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return like.dtype == torch.float32
+    return dtype == torch.float32

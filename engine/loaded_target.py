@@ -65,7 +65,7 @@ class LoadedTarget(KnownTarget):
         """Raises ModelRefusedError for what cannot be served. `with_heads`: states are kept."""
         folder = resolve_model(config.model)
         text = Text.load(folder)
-        model = load_model(folder, config.device, config.dtype)
+        model = load_model(folder, config.device, config.dtype, config.quantization)
         longest = longest_sequence(model.config.get_text_config(), config)
         shared = SharedWeights.of(model) if with_heads else None
         runner = build_runner(model, config.num_kv_tokens, config.block_size, config.numerics)

@@ -19,12 +19,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from engine.attention import ATTENTION, ShapeProbe, UnsupportedAttention
-from engine.config import Numerics
+from engine.config import Numerics, Quantization
 from engine.errors import ModelRefusedError
 from engine.fused_layers import fuse_layers
 from engine.kv_cache import KVCache
 from engine.linear import use_form
 from engine.model_files import read_config
+from engine.quantisation import quantise
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import ModelRunner
 
@@ -33,7 +34,9 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _ROLLS_BACK = {"full_attention", "sliding_attention"}
 
 
-def load_model(folder: Path, device: str, dtype: str) -> PreTrainedModel:
+def load_model(
+    folder: Path, device: str, dtype: str, quantization: Quantization | None = None
+) -> PreTrainedModel:
     """The model of `folder`, in evaluation mode, with paged attention."""
     refuse_unless_supported(folder)
     transformers_logging.set_verbosity_error()
@@ -54,7 +57,9 @@ def load_model(folder: Path, device: str, dtype: str) -> PreTrainedModel:
     if missing:  # transformers would leave them random
         raise ModelRefusedError(str(folder), f"{len(missing)} weights are missing: {missing[0]}")
     assert isinstance(model, PreTrainedModel)
-    return prepare_model(model, device)
+    prepared = prepare_model(model, device)
+    quantise(prepared, quantization)
+    return prepared
 
 
 def prepare_model(model: PreTrainedModel, device: str) -> PreTrainedModel:

@@ -23,7 +23,7 @@ from engine.config import Numerics
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
 from engine.kv_cache import KVCache, Span
-from engine.linear import fast_min_rows
+from engine.linear import fewest_rows
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
 
@@ -143,9 +143,7 @@ class ModelRunner:
         self._last = _LastStates(model) if vocabulary is not None else None
         self._cache = cache
         self._numerics: Numerics = numerics
-        embedding = model.get_input_embeddings().weight
-        assert isinstance(embedding, torch.Tensor)
-        self._min_tokens = fast_min_rows(embedding) if numerics == "fast" else 1
+        self._min_tokens = fewest_rows(model)
 
     def keep_hidden_states(self) -> HiddenStates:
         """From now on every forward stores the last hidden state of every token."""

@@ -37,8 +37,8 @@ from engine.model_files import resolve_model
 from engine.text import Text
 
 SYSTEMS = (
-    hedgerow.SYSTEM, hedgerow.AS_SERVED, hedgerow.ENGINE, hedgerow.HALF, generate.SYSTEM,
-    vllm.SYSTEM, llama.SYSTEM, llama.QUANTISED_SYSTEM,
+    hedgerow.SYSTEM, hedgerow.AS_SERVED, hedgerow.ENGINE, hedgerow.HALF, hedgerow.QUANTISED,
+    generate.SYSTEM, vllm.SYSTEM, llama.SYSTEM, llama.QUANTISED_SYSTEM,
 )  # fmt: skip
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 WARM_STREAMS, WARM_TOKENS = 8, 24

@@ -9,11 +9,13 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.fault_servers import free_port
 from benchmarks.login import own_tenants
@@ -25,6 +27,7 @@ from benchmarks.peers.process_tree import started, wait_until
 from benchmarks.peers.system import (
     BFLOAT16,
     FLOAT32,
+    HALF_WEIGHTS,
     NUM_THREADS,
     PLAIN,
     Running,
@@ -39,6 +42,8 @@ from cluster.tenants.api_key import new_key
 from cluster.tenants.redis_store import RedisTenants
 from cluster.tenants.tenant import Tenant
 from cluster.yaml_file import read_yaml, write_yaml
+from engine.linear import packs
+from engine.quantisation import can_widen
 
 SURVIVAL = "survival"
 RULE = "rule"
@@ -74,10 +79,13 @@ class _Application:
 
 
 @contextmanager
-def _start_application(dtype: str, modes: Sequence[str]) -> Iterator[Running]:
-    config, log = FOLDER / f"ray_config-{dtype}.yaml", log_of(f"hedgerow-{dtype}")
+def _start_application(
+    name: str, changes: Mapping[str, str], modes: Sequence[str]
+) -> Iterator[Running]:
+    """With `changes` of its target."""
+    config, log = FOLDER / f"ray_config-{name}.yaml", log_of(name)
     document: Any = read_yaml(CONFIG)
-    document["applications"][0]["args"]["target"]["dtype"] = dtype
+    document["applications"][0]["args"]["target"].update(changes)
     write_yaml(config, document)
     port, root = free_port(), str(CONFIG.parent)
     command = [sys.executable, "-m", "deployments.serve", str(config), "--port", str(port)]
@@ -99,17 +107,34 @@ def _measures(mode: str, cell: str) -> bool:
     return mode in _NARROWED or cell in ("1", "8")
 
 
-SYSTEM = System(
-    name="hedgerow",
-    precision=FLOAT32,
-    about=(
-        "the application of make serve, as ray_config.yaml has it: "
-        f"threads of its target: {SERVED_THREADS}, hosts beside it: "
-        f"{len(served().get('hosts', ()))}"
-    ),
-    starts=(tuple(_NARROWED),),
-    start=functools.partial(_start_application, FLOAT32),
-    is_ours=True,
+def _application(
+    name: str, precision: str, about: str, missing: Callable[[], str | None], **changes: str
+) -> System:
+    return System(
+        name=name,
+        precision=precision,
+        about=about,
+        starts=(tuple(_NARROWED),),
+        start=functools.partial(_start_application, name, changes),
+        missing=missing,
+        is_ours=True,
+    )
+
+
+def _lacks_bfloat16() -> str | None:
+    return None if packs(torch.bfloat16) else "this processor does not multiply bfloat16"
+
+
+def _lacks_widening() -> str | None:
+    return None if can_widen() else "torch has no FBGEMM for this processor"
+
+
+SYSTEM = _application(
+    "hedgerow",
+    FLOAT32,
+    "the application of make serve, as ray_config.yaml has it: threads of its target: "
+    f"{SERVED_THREADS}, hosts beside it: {len(served().get('hosts', ()))}",
+    lambda: None,
 )
 ENGINE = System(
     name="hedgerow-engine",
@@ -120,13 +145,19 @@ ENGINE = System(
     measures=_measures,
     is_ours=True,
 )
-HALF = System(
-    name="hedgerow-bfloat16",
-    precision=BFLOAT16,
-    about="the same application with `dtype: bfloat16`, a setting of its target",
-    starts=(tuple(_NARROWED),),
-    start=functools.partial(_start_application, BFLOAT16),
-    is_ours=True,
+HALF = _application(
+    "hedgerow-bfloat16",
+    BFLOAT16,
+    "the same application with `dtype: bfloat16`, a setting of its target",
+    _lacks_bfloat16,
+    dtype=BFLOAT16,
+)
+QUANTISED = _application(
+    "hedgerow-float16",
+    HALF_WEIGHTS,
+    "the same application with `quantization: float16`, a setting of its target",
+    _lacks_widening,
+    quantization="float16",
 )
 AS_SERVED = System(
     name="hedgerow-bare",

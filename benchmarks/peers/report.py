@@ -25,12 +25,16 @@ MEANINGS = {
     "bfloat16_plain_vs_peer": "plain decoding in bfloat16, against the fastest peer's in float32",
     "bfloat16_best_vs_peer": "`survival` in bfloat16, against the fastest peer in float32",
     "bfloat16_best_vs_quantised": "`survival` in bfloat16, against llama.cpp's 4-bit target",
+    "float16_plain_vs_peer": "plain decoding with float16 weights, against the fastest peer's",
+    "float16_best_vs_peer": "`survival` with float16 weights, against the fastest peer in float32",
+    "float16_best_vs_quantised": "`survival` with float16 weights, against llama.cpp's 4-bit one",
     "adaptive_vs_fixed": "`survival` against the best fixed arm, both in the engine",
     "vs_rule": "`survival` against `rule`, both in the engine",
     "vs_hindsight": "`survival` against each request's best arm in hindsight, in the engine",
     "vs_plain": "`survival` against plain decoding, both in the engine",
     "http_vs_plain": "`survival` against plain decoding, both over HTTP",
     "bfloat16_vs_plain": "`survival` against plain decoding, both over HTTP in bfloat16",
+    "float16_vs_plain": "`survival` against plain decoding, both over HTTP with float16 weights",
     "http_overhead": "throughput lost to HTTP and Serve, of the engine's with the same threads",
 }
 

@@ -10,7 +10,8 @@ from benchmarks.peers.answers import Figures, median_figures
 from benchmarks.spread import Spread
 
 OURS, ENGINE, AS_SERVED = "hedgerow", "hedgerow-engine", "hedgerow-bare"
-HALF, QUANTISED = "hedgerow-bfloat16", "llama-q4"
+HALF, HALF_WEIGHTS = "hedgerow-bfloat16", "hedgerow-float16"
+QUANTISED = "llama-q4"
 PLAIN, RULE, SURVIVAL = "plain", "rule", "survival"
 COMPARED = ("1", "8")  # streams
 
@@ -122,21 +123,23 @@ def _against_peers(results: Results, compared: Compared, streams: str) -> dict[s
     every = [key_of(p, mode, streams) for p, modes in compared.peers.items() for mode in modes]
     fours = [key_of(QUANTISED, mode, streams) for mode in compared.quantised]
     found = {}
-    for prefix, system in (("", OURS), ("engine_", ENGINE), ("bfloat16_", HALF)):
+    ours = {"": OURS, "engine_": ENGINE, "bfloat16_": HALF, "float16_": HALF_WEIGHTS}
+    for prefix, system in ours.items():
         for name, mode, theirs in (
             ("plain_vs_peer", PLAIN, plain),
             ("best_vs_peer", SURVIVAL, every),
             ("best_vs_quantised", SURVIVAL, fours),
         ):
             best = results.speeds(results.fastest(theirs) or "")
-            ours = results.speeds(key_of(system, mode, streams))
-            found[f"{prefix}{name}/{streams}"] = ratio(ours, best)
+            speeds = results.speeds(key_of(system, mode, streams))
+            found[f"{prefix}{name}/{streams}"] = ratio(speeds, best)
     return found
 
 
 def _against_plain(results: Results) -> dict[str, float | None]:
     found = {}
-    for prefix, system in (("", ENGINE), ("http_", OURS), ("bfloat16_", HALF)):
+    decoded = {"": ENGINE, "http_": OURS, "bfloat16_": HALF, "float16_": HALF_WEIGHTS}
+    for prefix, system in decoded.items():
         plain, survival = f"{system}/{PLAIN}/", f"{system}/{SURVIVAL}/"
         for key in list(results.rounds):
             if key.startswith(plain):

@@ -24,7 +24,7 @@ NUM_THREADS = int(os.environ.get("THREADS") or NUM_CORES)
 NUM_SEQUENCES = 32
 NUM_KV_TOKENS = 16384
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
-QUANTISED = "Q4_1 weights"
+QUANTISED, HALF_WEIGHTS = "Q4_1 weights", "float16 weights"
 PLAIN = "plain"
 THREADS = {"OMP_NUM_THREADS": str(NUM_THREADS)}
 

@@ -25,7 +25,10 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class SharedWeights:
-    """What a head borrows of its target: the embedding, and the output layer [vocab, hidden]."""
+    """What a head borrows of its target: the embedding, and the output layer [vocab, hidden].
+
+    The output layer of a quantised target is in the bits of its weights.
+    """
 
     embed: nn.Module
     output: Tensor

@@ -18,7 +18,8 @@ from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
 from engine.fused_layers import FusedLayer, Norm, exchanging
 from engine.kv_cache import KVCache, Span
-from engine.linear import FormedLinear, fast_min_rows
+from engine.linear import FormedLinear, fewest_rows
+from engine.quantisation import drafters_dtype, hold_weights_in
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
 
@@ -49,7 +50,10 @@ class HeadRunner:
         self._embed = shared.embed
         self._numerics: Numerics = numerics
         self._device = weight.device
-        model = model.to(weight.device, weight.dtype).eval()
+        dtype = next(shared.embed.parameters()).dtype
+        model = model.to(weight.device, dtype).eval()
+        held = drafters_dtype(dtype, weight.device)
+        hold_weights_in(held, model)
         self._layers = [FusedLayer(parts, numerics) for parts in model.parts()]
         self._fuse = FormedLinear(model.fuse, numerics)
         del model.layers, model.fuse  # the others have their weights
@@ -58,13 +62,13 @@ class HeadRunner:
         self._model = model
         ids = torch.tensor(vocabulary.ids, device=weight.device)
         output = nn.Linear(weight.shape[1], len(vocabulary), bias=False, device="meta")
-        output.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
+        output.weight = nn.Parameter(weight.index_select(0, ids).to(held), requires_grad=False)
         self._output = FormedLinear(output, numerics)
         shape = model.shape
-        empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim)
+        empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim, dtype=dtype)
         num_blocks = room.num_blocks + room.num_scratch_blocks
         self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
-        self._min_tokens = fast_min_rows(weight) if numerics == "fast" else 1
+        self._min_tokens = fewest_rows(self._fuse, self._output, *self._layers)
 
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension], states: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from engine.errors import ModelRefusedError
 from engine.linear import use_form
 from engine.loaded_target import KnownTarget, LoadedTarget
 from engine.models import build_runner, prepare_model
+from engine.quantisation import drafters_dtype, hold_weights_in
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import ModelRunner
 from policies.calibration import Stated, TopProbability
@@ -90,6 +91,7 @@ def small_model_runner(folder: DrafterFolder, target: KnownTarget) -> ModelRunne
     _load(model, weights, folder)
     config = target.config
     prepared = prepare_model(model.to(target.dtype), config.device)  # type: ignore[arg-type]
+    hold_weights_in(drafters_dtype(target.dtype, prepared.device), prepared)
     return build_runner(
         prepared, config.num_kv_tokens, config.block_size, config.numerics, vocabulary
     )

@@ -17,6 +17,7 @@ from benchmarks.peers.process_tree import Meter, StartError, started, wait_until
 from benchmarks.peers.report import (
     BEGIN,
     END,
+    MEANINGS,
     Conditions,
     document,
     markdown,
@@ -124,6 +125,19 @@ def test_only_takes_known_names_in_the_usual_order() -> None:
         chosen("vllm sglang")
 
 
+@pytest.mark.parametrize(
+    ("system", "test"), [("hedgerow-bfloat16", "packs"), ("hedgerow-float16", "can_widen")]
+)
+def test_what_this_processor_cannot_do_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, system: str, test: str
+) -> None:
+    (found,) = chosen(system)
+    monkeypatch.setattr(f"benchmarks.peers.hedgerow.{test}", lambda *_: True)
+    assert found.missing() is None
+    monkeypatch.setattr(f"benchmarks.peers.hedgerow.{test}", lambda *_: False)
+    assert "this processor" in str(found.missing())
+
+
 def results(speeds: dict[str, tuple[float, ...]]) -> Results:
     found = Results()
     for key, by_round in speeds.items():
@@ -143,6 +157,8 @@ SPEEDS: dict[str, tuple[float, ...]] = {
     "hedgerow-engine/plain/32": (100.0, 100.0, 100.0),
     "hedgerow-engine/lookup 5/8": (120.0, 60.0, 120.0),
     "hedgerow-engine/suffix 5/8": (100.0, 50.0, 100.0),
+    "hedgerow-float16/plain/8": (160.0, 80.0, 160.0),
+    "hedgerow-float16/survival/8": (180.0, 90.0, 180.0),
     "vllm/plain/8": (80.0, 40.0, 80.0),
     "vllm/ngram/8": (60.0, 30.0, 60.0),
     "llama/plain/8": (50.0, 25.0, 50.0),
@@ -161,6 +177,9 @@ def test_ratios_are_against_the_fastest_in_each_round() -> None:
     assert found["best_vs_peer/8"] == pytest.approx(120 / 96)
     assert found["best_vs_quantised/8"] == pytest.approx(0.5)
     assert found["engine_best_vs_peer"] == pytest.approx(150 / 96)
+    assert found["float16_best_vs_quantised"] == pytest.approx(180 / 240)
+    assert found["float16_vs_plain/8"] == pytest.approx(180 / 160)
+    assert {name.partition("/")[0] for name in found} <= set(MEANINGS)
     assert found["adaptive_vs_fixed"] == pytest.approx(150 / 120)
     assert found["vs_plain/8"] == pytest.approx(1.5)
     assert found["vs_plain"] == pytest.approx(0.95)  # the worst load

@@ -130,6 +130,19 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         lambda c: app(c)["args"]["target"].update(numerics="exact"),
         "applications[0].args.target.numerics: 'exact': expected 'fast' or 'invariant'",
     ),
+    "quantization": (
+        lambda c: app(c)["args"]["target"].update(quantization="int3"),
+        "applications[0].args.target.quantization: 'int3': expected 'float16'",
+    ),
+    "quantization elsewhere": (
+        lambda c: app(c)["args"]["target"].update(quantization="float16", device="cuda"),
+        "applications[0].args.target: quantization 'float16' is for device 'cpu', not 'cuda'",
+    ),
+    "quantization of another type": (
+        lambda c: app(c)["args"]["target"].update(quantization="float16", dtype="bfloat16"),
+        "applications[0].args.target: "
+        "quantization 'float16' is for dtype 'float32', not 'bfloat16'",
+    ),
     "selector name": (
         lambda c: target_settings(c).update(selector={"name": "rul"}),
         "applications[0].deployments[1].user_config.selector: name 'rul' is unknown; "

@@ -15,6 +15,7 @@ from tiny_models import (
     BFLOAT16,
     EOS,
     FAMILIES,
+    FLOAT16_WEIGHTS,
     LetterText,
     ids_of,
     run_all,
@@ -91,14 +92,15 @@ def test_every_family_says_what_plain_decoding_says(family: str) -> None:
         assert check(requests, name, 7, family) > 0
 
 
+@pytest.mark.parametrize("family", [BFLOAT16, FLOAT16_WEIGHTS])
 @pytest.mark.parametrize("name", ["prompt_lookup", "suffix", "model"])
-def test_bfloat16_says_what_plain_decoding_says(name: str) -> None:
-    engine = tiny_engine([drafter(name)], family=BFLOAT16)
+def test_fewer_bits_say_what_plain_decoding_says(name: str, family: str) -> None:
+    engine = tiny_engine([drafter(name)], family=family)
     engine.use_selectors(FixedSelector(name, 7), {})
     requests = [request(600 + i, (0.0, 0.7, 1.0)[i % 3], max_tokens=40) for i in range(9)]
     emissions = run_all(engine, requests)
     for asked in requests:
-        assert_same(emissions[asked.sequence_id], asked, BFLOAT16)
+        assert_same(emissions[asked.sequence_id], asked, family)
     assert sum(use.num_accepted_tokens for use in engine.counters().per_drafter.values()) > 0
 
 

@@ -114,6 +114,21 @@ def test_no_trained_drafter_changes_a_token_of_the_real_model(engine: Engine, te
         assert sum(use.num_accepted_tokens for use in uses) > 10
 
 
+def test_no_drafter_changes_a_token_of_the_quantised_real_model(text: Text) -> None:
+    config = TargetConfig(
+        EMBEDDED_MODEL, numerics="invariant", quantization="float16", num_kv_tokens=4096
+    )
+    drafters = [*LOOKUPS, *TRAINED]
+    engine, requests = build_engine(config, drafters), requests_of(text)[::3]
+    engine.use_selectors(FixedSelector(None, 0), {})
+    plain = answers(engine, requests, "plain")
+    engine.use_selectors(Switching([each.name for each in drafters]), {})
+    assert answers(engine, requests[5:] + requests[:5], "drafted") == plain
+    assert not any(engine.counters().num_drafter_failures.values())
+    uses = engine.counters().per_drafter
+    assert sum(use.num_accepted_tokens for use in uses.values()) > 20
+
+
 def test_hindsight_is_exact_on_the_real_model(engine: Engine, text: Text) -> None:
     repeating = requests_of(text)[1::9]  # greedy and sampled
     requests = [replace(asked, tenant=f"hindsight {asked.sequence_id}") for asked in repeating]

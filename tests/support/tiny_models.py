@@ -33,6 +33,7 @@ from engine.drafters.stopping import Stopping
 from engine.engine import Engine
 from engine.hidden_states import StoredPast
 from engine.models import build_runner, prepare_model
+from engine.quantisation import quantise
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.request import Emission, GenerationRequest
 from engine.runner import Extension, ModelRunner
@@ -45,6 +46,7 @@ UNDRAFTED = (0, 41, 60)
 MAX_LENGTH = 256
 FAMILIES = ("llama", "qwen3", "gemma3")
 BFLOAT16 = "llama in bfloat16"
+FLOAT16_WEIGHTS = "llama with weights in float16"
 both_forms = pytest.mark.parametrize("numerics", ["fast", "invariant"])
 
 _SIZES: dict[str, Any] = {
@@ -68,7 +70,7 @@ def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> Pre
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {**_SIZES, "num_hidden_layers": num_layers}
     model: PreTrainedModel
-    if family in ("llama", BFLOAT16):
+    if family in ("llama", BFLOAT16, FLOAT16_WEIGHTS):
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     elif family == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(**sizes))
@@ -79,6 +81,7 @@ def tiny_model(family: str = "llama", seed: int = 0, num_layers: int = 2) -> Pre
         )
         model = Gemma3ForCausalLM(config)
     model.eval()  # type: ignore[no-untyped-call]
+    quantise(model, "float16" if family == FLOAT16_WEIGHTS else None)
     return model.bfloat16() if family == BFLOAT16 else model
 
 
