@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from engine import kernels
+from engine import cpu_kernels
 from engine.attention import AttentionBatch, ShapeProbe
 from engine.config import Numerics
 from engine.linear import FormedLinear
@@ -98,7 +98,7 @@ class Norm(nn.Module):
         assert norm.eps is not None, "models say what theirs is"
         self._shape, self._weight, self._epsilon = norm.normalized_shape, norm.weight, norm.eps
         self._array = None
-        if kernels.can_read(norm.weight):
+        if cpu_kernels.can_read(norm.weight):
             self._array = norm.weight.detach().numpy()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Norm(nn.Module):
             return functional.rms_norm(x, self._shape, self._weight, self._epsilon)
         rows = x.reshape(-1, x.shape[-1])
         out = torch.empty_like(rows)
-        kernels.rms_norm(rows.numpy(), self._array, self._epsilon, out.numpy())
+        cpu_kernels.rms_norm(rows.numpy(), self._array, self._epsilon, out.numpy())
         return out.view(x.shape)
 
 
@@ -122,9 +122,9 @@ def exchanging(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rotated(heads: Tensor, num_rotated: int, cosine: Tensor, sine: Tensor) -> Tensor:
     """The first of [tokens, heads, head_dim], which are not needed any more as they are."""
-    if kernels.can_read(heads):
+    if cpu_kernels.can_read(heads):
         angles = (cosine.numpy()[:, 0], sine.numpy()[:, 0])
-        kernels.rotate(heads.numpy(), num_rotated, *angles)
+        cpu_kernels.rotate(heads.numpy(), num_rotated, *angles)
         return heads[:, :num_rotated]
     rotated = heads[:, :num_rotated]
     exchanged = rotated.roll(heads.shape[-1] // 2, -1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import kernels
+from engine import cpu_kernels
 
 Indices = NDArray[np.int64]
 
@@ -40,10 +40,12 @@ class KVCache:
             for pair in shapes
         ]
         self.has_kernel = all(
-            keys.shape == values.shape and kernels.can_read(keys) and kernels.can_read(values)
+            keys.shape == values.shape
+            and cpu_kernels.can_read(keys)
+            and cpu_kernels.can_read(values)
             for keys, values in self.layers
         )
-        """Whether `engine.kernels` can read all of it."""
+        """Whether `engine.cpu_kernels` can read all of it."""
 
     def slots(self, span: Span) -> Indices:
         """Cache slot of each new token of `span`: [num_new]."""

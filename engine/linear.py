@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine import kernels
+from engine import cpu_kernels
 from engine.config import Numerics
 from engine.quantisation import can_widen, widening_product
 
@@ -57,7 +57,7 @@ class FormedLinear(nn.Module):
         self._product, is_packed = _product_of(linear)
         self._is_invariant = numerics == "invariant"
         self._few = None
-        if not self._is_invariant and kernels.can_read(linear.weight):
+        if not self._is_invariant and cpu_kernels.can_read(linear.weight):
             self._few = _FewRows(linear)
         is_padded = is_packed and not self._is_invariant and self._few is None
         self.min_rows = _PACKED_MIN_ROWS if is_padded else 1
@@ -117,7 +117,7 @@ _Product = Callable[[Tensor, Epilogue, Tensor | None], Tensor]
 
 
 class _FewRows:
-    """The product by `kernels.multiply`, of a weight as it was loaded."""
+    """The product by `cpu_kernels.multiply`, of a weight as it was loaded."""
 
     def __init__(self, linear: nn.Linear) -> None:
         weight, bias = linear.weight.detach(), linear.bias
@@ -128,8 +128,8 @@ class _FewRows:
         rows = x.reshape(-1, x.shape[-1])
         out = x.new_empty(rows.shape[0], self._weight.shape[0])
         beside = out if other is None else other.reshape(out.shape)
-        kernels.multiply(
-            rows.numpy(), self._weight, self._bias, kernels.EPILOGUES[epilogue],
+        cpu_kernels.multiply(
+            rows.numpy(), self._weight, self._bias, cpu_kernels.EPILOGUES[epilogue],
             beside.numpy(), out.numpy(),
         )  # fmt: skip
         return out.view(*x.shape[:-1], out.shape[1])

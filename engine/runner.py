@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from engine import kernels
+from engine import cpu_kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.errors import ModelRefusedError
@@ -159,7 +159,7 @@ class ModelRunner:
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension]) -> Logits:
         """One forward over all new tokens; logits rows follow the order of the extensions."""
-        kernels.use_threads_of_torch()
+        cpu_kernels.use_threads_of_torch()
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         if self._vocabulary is not None:

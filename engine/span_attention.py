@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels import attention
+from engine.cpu_kernels import attention
 from engine.kv_cache import Indices, KVCache, Span
 
 _UNBOUNDED = 1 << 40

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine import kernels
+from engine import cpu_kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
@@ -76,7 +76,7 @@ class HeadRunner:
 
         [num_tokens, hidden_size] -> the same, the head's own states of these tokens.
         """
-        kernels.use_threads_of_torch()
+        cpu_kernels.use_threads_of_torch()
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         positions = [p for span in spans for p in range(span.start, span.end)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine import kernels
+from engine import cpu_kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.fused_layers import Norm
@@ -21,7 +21,8 @@ BLOCK_SIZE = 4
 NO_BIAS = np.empty(0, np.float32)
 
 pytestmark = pytest.mark.skipif(
-    not kernels.are_there(), reason="no TBB for this platform, so that torch's operators are used"
+    not cpu_kernels.are_there(),
+    reason="no TBB for this platform, so that torch's operators are used",
 )
 
 
@@ -31,14 +32,14 @@ def _random(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 6, 9])
 @pytest.mark.parametrize("num_outputs", [1, 31, 32, 70])
-@pytest.mark.parametrize("epilogue", kernels.EPILOGUES)
+@pytest.mark.parametrize("epilogue", cpu_kernels.EPILOGUES)
 def test_a_product_with_its_epilogue_is_torchs(
     num_rows: int, num_outputs: int, epilogue: Epilogue
 ) -> None:
     x, weight, bias = _random(num_rows, 50), _random(num_outputs, 50), _random(num_outputs)
     other, out = _random(num_rows, num_outputs), torch.empty(num_rows, num_outputs)
-    kernels.multiply(
-        x.numpy(), weight.numpy(), bias.numpy(), kernels.EPILOGUES[epilogue],
+    cpu_kernels.multiply(
+        x.numpy(), weight.numpy(), bias.numpy(), cpu_kernels.EPILOGUES[epilogue],
         other.numpy(), out.numpy(),
     )  # fmt: skip
     product = functional.linear(x, weight, bias)
@@ -54,14 +55,14 @@ def test_a_product_with_its_epilogue_is_torchs(
 def test_swish_of_what_exceeds_the_exponential_is_0() -> None:
     out = np.empty((1, 1), np.float32)
     x = np.full((1, 1), -200.0, np.float32)
-    kernels.multiply(x, np.ones((1, 1), np.float32), NO_BIAS, 1, out, out)
+    cpu_kernels.multiply(x, np.ones((1, 1), np.float32), NO_BIAS, 1, out, out)
     assert out[0, 0] == 0.0
 
 
 def test_a_nan_stays_one() -> None:
     x = np.array([[1.0, np.nan], [1.0, 2.0]], np.float32)
     out = np.empty((2, 1), np.float32)
-    kernels.multiply(x, np.ones((1, 2), np.float32), NO_BIAS, 0, out, out)
+    cpu_kernels.multiply(x, np.ones((1, 2), np.float32), NO_BIAS, 0, out, out)
     assert np.isnan(out[0, 0])
     assert out[1, 0] == 3.0
 
@@ -69,7 +70,7 @@ def test_a_nan_stays_one() -> None:
 def test_few_rows_go_to_the_kernel_and_many_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = FormedLinear(nn.Linear(8, 8), "fast")
     seen: list[int] = []
-    monkeypatch.setattr(kernels, "multiply", lambda x, *others: seen.append(len(x)))
+    monkeypatch.setattr(cpu_kernels, "multiply", lambda x, *others: seen.append(len(x)))
     with torch.inference_mode():
         for num_rows in (1, 6, 7, 64):
             layer(_random(num_rows, 8))
@@ -78,7 +79,7 @@ def test_few_rows_go_to_the_kernel_and_many_do_not(monkeypatch: pytest.MonkeyPat
 
 def test_exact_products_never_go_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = FormedLinear(nn.Linear(8, 8), "invariant")
-    monkeypatch.delattr(kernels, "multiply")
+    monkeypatch.delattr(cpu_kernels, "multiply")
     with torch.inference_mode():
         assert layer(_random(1, 8)).shape == (1, 8)
 
