@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -251,6 +252,16 @@ def _without_padding(spans: Sequence[Span], group: list[int]) -> list[list[int]]
     return [single, [i for i in group if spans[i].num_new > 1]]
 
 
+class Attends(Protocol):
+    """What a layer needs of the batch of a forward."""
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
+    ) -> Tensor:
+        """q, k, v [tokens, heads, dim] -> [tokens, heads, value dim]."""
+        ...
+
+
 class ShapeProbe:
     """Stands in for an AttentionBatch in the first forward: records what each layer sends."""
 
@@ -276,7 +287,7 @@ def paged_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    batch: AttentionBatch | ShapeProbe,
+    batch: Attends,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,

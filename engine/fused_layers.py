@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from engine.attention import AttentionBatch, ShapeProbe
+from engine.attention import Attends
 from engine.config import Numerics
 from engine.linear import FormedLinear
 
@@ -72,7 +72,7 @@ class FusedLayer(nn.Module):
         hidden_states: Tensor,
         *,
         position_embeddings: tuple[Tensor, Tensor],
-        batch: AttentionBatch | ShapeProbe,
+        batch: Attends,
         **unused: object,
     ) -> Tensor:
         """[1, tokens, hidden_size] -> the same, as transformers calls it."""

@@ -26,17 +26,22 @@ class Span:
 
 
 class KVCache:
-    """Keys and values of all layers: per layer two [num_blocks, block_size, heads, head_dim].
+    """Keys and values of all layers: per layer two [num_blocks + 1, block_size, heads, head_dim].
 
-    `shapes` has a tensor [tokens, heads, head_dim] of each side of each layer.
+    `shapes` has a tensor [tokens, heads, head_dim] of each side of each layer. The last block is no
+    sequence's: what nobody will read goes there.
     """
 
     def __init__(self, shapes: Sequence[tuple[Tensor, Tensor]], num_blocks: int, block_size: int):
         self.num_blocks, self.block_size = num_blocks, block_size
         self.layers = [
-            tuple(t.new_zeros(num_blocks, block_size, *t.shape[1:]) for t in pair)
+            tuple(t.new_zeros(num_blocks + 1, block_size, *t.shape[1:]) for t in pair)
             for pair in shapes
         ]
+
+    @property
+    def spare_block(self) -> int:
+        return self.num_blocks
 
     def slots(self, span: Span) -> Indices:
         """Cache slot of each new token of `span`: [num_new]."""
