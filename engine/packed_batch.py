@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.config import Numerics
+from engine.kernels import has_kernels
 from engine.kv_cache import Indices, KVCache, Span
 
 _TILE_ROWS = 64  # heads of a tile's tokens that share keys: rows of the products of a program
@@ -85,9 +85,9 @@ class Packer:
 
     @staticmethod
     def find(cache: KVCache, numerics: Numerics, num_heads: int) -> Packer | None:
-        """With the kernel, where there is one: in `fast` form on CUDA, with Triton."""
+        """With the kernel, where there is one, in `fast` form."""
         keys = cache.layers[0][0]
-        if numerics != "fast" or keys.device.type != "cuda" or find_spec("triton") is None:
+        if numerics != "fast" or not has_kernels(keys.device):
             return None
         from engine.paged_kernel import attend_to_blocks
 

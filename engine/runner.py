@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from engine.attention import AttentionBatch
 from engine.config import Numerics
+from engine.draws import Draw, draw_rows, find_search
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
 from engine.kv_cache import KVCache, Span
@@ -58,6 +59,7 @@ class Logits:
         self._vocabulary = vocabulary
         self._greedy: NDArray[np.intp] | None = None
         self._array: NDArray[np.float32] | None = None
+        self._drawn: dict[int, int] = {}
 
     @property
     def num_rows(self) -> int:
@@ -83,10 +85,18 @@ class Logits:
         found: NDArray[np.float32] = self._array[row]
         return found
 
+    def draw_ahead(self, draws: Sequence[Draw]) -> None:
+        """Says what every row will be asked for, which a device may find for all at once."""
+        search = find_search(self._rows)
+        if search is not None and self._vocabulary is None:
+            self._drawn = draw_rows(self._rows, draws, search)
+
     def draw(self, row: int, sampler: TokenSampler, position: int) -> int:
         """The token at `position`, as `sampler` draws it from a row."""
         if sampler.is_plain_greedy:
             return self.greedy(row)
+        if row in self._drawn:
+            return self._drawn[row]
         return sampler.sample(self.row(row), position, self._vocabulary)
 
     def log_probs(self, tokens: Sequence[int]) -> torch.Tensor:

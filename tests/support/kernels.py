@@ -11,10 +11,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.draws import MARGIN
+from engine.noise import gumbel, spread
 from engine.packed_batch import Sides, Tiles
 
+CHUNK = 16
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
@@ -42,3 +46,34 @@ def attend_by_rows(
             weights = (torch.einsum("hd,khd->hk", q[first + i], k) * scale).softmax(-1)
             out[first + i] = torch.einsum("hk,khd->hd", weights, v)
     return out
+
+
+def search_by_rows(rows: Tensor, draws: Tensor) -> Tensor:
+    """What the kernel computes in float32 here in float64, off by as much as it may be."""
+    found = []
+    for row, low, high, bits in draws.tolist():
+        logits = rows[row].float().numpy()
+        peak, temperature = logits.max(), np.int64(bits).astype(np.int32).view(np.float32)
+        hashes = _hashes(np.arange(logits.size), low, high)
+        noise = gumbel(hashes)
+        errors = (hashes % 2001 / 1000.0 - 1.0) * 0.49 * MARGIN
+        scores = ((logits - peak) / temperature + noise + errors).astype(np.float32)
+        firsts = range(0, logits.size, CHUNK)
+        found.append([(*_best(scores, logits, first), float(peak)) for first in firsts])
+    return torch.tensor(found, dtype=torch.float32)
+
+
+def _hashes(tokens: NDArray[np.int64], low: int, high: int) -> NDArray[np.uint32]:
+    value = spread(tokens) + np.uint32(low)
+    value = (value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B) + np.uint32(high)
+    value = (value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return value ^ (value >> np.uint32(16))
+
+
+def _best(
+    scores: NDArray[np.float32], logits: NDArray[np.float32], first: int
+) -> tuple[float, float, float, float]:
+    chunk = scores[first : first + CHUNK]
+    winner = int(chunk.argmax())
+    others = np.delete(chunk, winner).max(initial=-np.inf)
+    return float(chunk[winner]), float(others), float(logits[first + winner]), float(first + winner)
