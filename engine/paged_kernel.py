@@ -19,7 +19,6 @@ from engine.packed_batch import Sides, Tiles
 _ENOUGH_PROGRAMS = 512
 _MOST_PARTS = 32
 _NO_WINDOW = 1 << 30
-_WIDE = 256  # bytes of a key above which a program takes fewer of them at once
 
 
 def attend_to_blocks(
@@ -44,8 +43,8 @@ def attend_to_blocks(
             NUM_SHARING=num_sharing, NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size,
             DIM=dim, WIDTH=width, VALUE_DIM=value_dim, VALUE_WIDTH=value_width,
             ROWS=max(16, triton.next_power_of_2(tiles.num_tokens * num_sharing)),
-            KEYS=64 if width * q.element_size() <= _WIDE else 32,
-            NUM_PARTS=num_parts, num_stages=2,
+            KEYS=64 if width <= 128 and q.element_size() == 2 else 32,
+            IS_DIVIDED=num_parts > 1, num_stages=2,
         )  # fmt: skip
         if num_parts == 1:
             return out[:, :, 0]
@@ -68,11 +67,11 @@ def _attend(
     scale, window, q_token_stride, q_head_stride,
     NUM_SHARING: tl.constexpr, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     DIM: tl.constexpr, WIDTH: tl.constexpr, VALUE_DIM: tl.constexpr, VALUE_WIDTH: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, NUM_PARTS: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, IS_DIVIDED: tl.constexpr,
 ):  # fmt: skip
     """One tile, one head of keys, one part of them: [ROWS, KEYS] scores at a time."""
     tile = tiles + tl.program_id(0) * 4
-    head, part = tl.program_id(1), tl.program_id(2)
+    head, part, num_parts = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
     num_tokens = tl.load(tile + 1).to(tl.int32)
     if num_tokens == 0:
         return
@@ -91,7 +90,7 @@ def _attend(
     at = (start + token)[:, None]
     end = start + num_tokens
     first = tl.maximum(start - window + 1, 0)
-    share = tl.cdiv(tl.cdiv(end - first, NUM_PARTS), KEYS) * KEYS
+    share = tl.cdiv(tl.cdiv(end - first, num_parts), KEYS) * KEYS
     first += part * share
     end = tl.minimum(first + share, end)
     peak = tl.full([ROWS], float("-inf"), tl.float32)
@@ -127,13 +126,13 @@ def _attend(
         peak = higher
     is_empty = total == 0.0
     total = tl.where(is_empty, 1.0, total)
-    place = (row * (NUM_KV_HEADS * NUM_SHARING) + q_head) * NUM_PARTS + part
+    place = (row * (NUM_KV_HEADS * NUM_SHARING) + q_head) * num_parts + part
     tl.store(
         out + place[:, None] * VALUE_DIM + value_dim[None, :],
         (mixed / total[:, None]).to(out.dtype.element_ty),
         mask=is_row[:, None] & (value_dim < VALUE_DIM)[None, :],
     )
-    if NUM_PARTS > 1:
+    if IS_DIVIDED:
         found = tl.where(is_empty, float("-inf"), peak + tl.log(total))
         tl.store(sums + place, found, mask=is_row)
 
