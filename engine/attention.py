@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from engine.config import Numerics
-from engine.kv_cache import Indices, KVCache, Span
+from engine.kv_cache import Attends, Indices, KVCache, Span
 
 ATTENTION = "hedgerow_paged"
 _INVARIANT_QUERIES = 16
@@ -250,16 +249,6 @@ def _without_padding(spans: Sequence[Span], group: list[int]) -> list[list[int]]
     if len(single) == len(group) or len(single) * (longest - 1) <= _CHEAP_PADDING:
         return [group]
     return [single, [i for i in group if spans[i].num_new > 1]]
-
-
-class Attends(Protocol):
-    """What a layer needs of the batch of a forward."""
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
-    ) -> Tensor:
-        """q, k, v [tokens, heads, dim] -> [tokens, heads, value dim]."""
-        ...
 
 
 class ShapeProbe:

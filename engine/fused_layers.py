@@ -19,8 +19,8 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from engine.attention import Attends
 from engine.config import Numerics
+from engine.kv_cache import Attends
 from engine.linear import FormedLinear
 
 

@@ -1,9 +1,10 @@
-"""Keys and values of all layers in blocks, and where a sequence's tokens are among them."""
+"""Keys and values of all layers in blocks, where tokens are among them, and who reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,3 +49,13 @@ class KVCache:
         positions = np.arange(span.start, span.end)
         blocks = np.asarray(span.block_table)[positions // self.block_size]
         return blocks * self.block_size + positions % self.block_size
+
+
+class Attends(Protocol):
+    """What a layer needs of the batch of a forward."""
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
+    ) -> Tensor:
+        """q, k, v [tokens, heads, dim] -> [tokens, heads, value dim]."""
+        ...

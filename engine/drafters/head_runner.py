@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.attention import Attends, AttentionBatch
+from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
 from engine.fused_layers import FusedLayer, exchanging
-from engine.kv_cache import KVCache, Span
+from engine.kv_cache import Attends, KVCache, Span
 from engine.linear import FAST_MIN_ROWS, FormedLinear
 from engine.packed_batch import Packer
 from engine.reduced_vocabulary import ReducedVocabulary
