@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels import has_kernels
+from engine.cuda_kernels import has_kernels
 from engine.noise import key_of
 from engine.sampling import TokenSampler
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.config import Numerics
-from engine.kernels import has_kernels
+from engine.cuda_kernels import has_kernels
 from engine.kv_cache import Indices, KVCache, Span
 
 _TILE_ROWS = 64  # heads of a tile's tokens that share keys: rows of the products of a program
