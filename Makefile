@@ -17,7 +17,7 @@ DEBIAN_REDIS = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /r
 
 .PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-draft-ahead bench-host-faults prove-nodes record-traces chaos \
-	bench-fairness bench-session-routing bench-slow-readers \
+	bench-fairness bench-gpu bench-session-routing bench-slow-readers \
 	bench-peers peer-transformers peer-vllm peer-llama \
 	bench-load bench-locust bench-overload prove-http prove-operating prove-head-loss prove-metrics \
 	prove-redis-failover train-drafters evaluate-drafters render clean
@@ -78,6 +78,9 @@ prove-statistics: install
 
 bench-decoding: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.decoding
+
+bench-gpu: install
+	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.gpu
 
 bench-peers: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(if $(THREADS),THREADS=$(THREADS)) $(if $(ROUNDS),ROUNDS=$(ROUNDS)) \

@@ -1,4 +1,4 @@
-"""Attention over paged KV, registered with transformers under `ATTENTION`.
+"""Attention over paged keys and values, by torch's operators; few tokens on a CPU by a kernel.
 
 One forward carries the new tokens of many sequences, packed into one row. Each layer writes their
 keys and values into the cache, then attends per tile: a tile is a few query tokens of one sequence
@@ -19,15 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
 from engine.config import Numerics
 from engine.kv_cache import Indices, KVCache, Span
 from engine.span_attention import SpanAttention
 
-ATTENTION = "hedgerow_paged"
 _INVARIANT_QUERIES = 16
 _INVARIANT_KEYS = 512
 _CHEAP_KEYS = 511  # shorter sequences are padded to each other's length without a thought
@@ -35,10 +33,6 @@ _SHORT = 32  # new tokens up to which spans share a call in the fast form
 _WALKED = 4  # new tokens up to which the kernel for spans is faster
 _ALL = 1 << 40
 _CHEAP_PADDING = 48  # query rows that cost less than a call of their own for single tokens
-
-
-class UnsupportedAttention(Exception):
-    """The model asks its attention for something that this one does not compute."""
 
 
 class _Rows:
@@ -268,51 +262,3 @@ def _without_padding(spans: Sequence[Span], group: list[int]) -> list[list[int]]
     if len(single) == len(group) or len(single) * (longest - 1) <= _CHEAP_PADDING:
         return [group]
     return [single, [i for i in group if spans[i].num_new > 1]]
-
-
-class ShapeProbe:
-    """Stands in for an AttentionBatch in the first forward: records what each layer sends."""
-
-    def __init__(self) -> None:
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
-    ) -> Tensor:
-        if layer in self.layers:
-            raise UnsupportedAttention("a layer of it attends more than once for a token")
-        self.layers[layer] = (k, v)
-        return q.new_zeros(*q.shape[:2], v.shape[2])
-
-
-_KNOWN = {"sliding_window", "position_ids", "use_cache", "is_causal", "cache_position"}
-
-
-def paged_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    batch: AttentionBatch | ShapeProbe,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **extra: object,
-) -> tuple[Tensor, None]:
-    """The function that transformers calls in every layer; raises UnsupportedAttention."""
-    asked = {name for name, value in extra.items() if value is not None and value is not False}
-    unknown = sorted(asked - _KNOWN)
-    if unknown or attention_mask is not None:
-        raise UnsupportedAttention(f"its attention needs {', '.join(unknown) or 'a mask'}")
-    if not getattr(module, "is_causal", True):
-        raise UnsupportedAttention("its attention looks ahead: it is an encoder")
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    layer = module.layer_idx
-    assert isinstance(layer, int), "transformers numbers its attention layers"
-    q, k, v = (side[0].transpose(0, 1) for side in (query, key, value))
-    return batch.attend(layer, q, k, v, scale, sliding_window)[None], None
-
-
-AttentionInterface.register(ATTENTION, paged_attention)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from engine.answer_text import AnswerText, Detokenizer
+from engine.asking import draws_of, extension_of, load_of
 from engine.block_pool import BlockPool
 from engine.config import TargetConfig
 from engine.counters import EngineCounters
@@ -18,7 +19,7 @@ from engine.drafters.drafter import Drafter
 from engine.drafting import Drafting
 from engine.errors import CapacityError, InvalidRequestError
 from engine.request import Emission, GenerationRequest, TokenLogprob
-from engine.runner import Extension, Logits, ModelRunner
+from engine.runner import Logits, ModelRunner
 from engine.sampling import log_probs_of
 from engine.scheduler import Scheduler, Step
 from engine.sequence import Sequence as LiveSequence
@@ -129,13 +130,13 @@ class Engine:
         steps = self._scheduler.plan()
         if not steps:
             return []
-        self._draft(steps, _load_of(steps))
+        self._draft(steps, load_of(steps))
         steps = [step for step in steps if not step.waits]
         if not steps:
             return []
-        load = _load_of(steps)
+        load = load_of(steps)
         started = time.perf_counter()
-        logits = self._runner.extend([_extension_of(step) for step in steps])
+        logits = self._runner.extend([extension_of(step) for step in steps])
         emissions = self._commit(steps, logits)
         self._observe_step(steps, load, time.perf_counter() - started)
         sequences = [step.sequence for step in steps]
@@ -217,6 +218,7 @@ class Engine:
         self.costs.observe_step(step_time, num_draft_tokens)
 
     def _commit(self, steps: Sequence[Step], logits: Logits) -> list[Emission]:
+        logits.draw_ahead(draws_of(steps))
         emissions, first_row = [], 0
         for step in steps:
             if not step.emits:
@@ -236,9 +238,7 @@ class Engine:
             self._num_cached_tokens += sequence.num_cached_tokens or 0
 
         def target_token(i: int) -> int:
-            if sampler.is_plain_greedy:
-                return logits.greedy(first_row + i)
-            token = sampler.sample(logits.row(first_row + i), base + i)
+            token = logits.draw(first_row + i, sampler, base + i)
             sampler.push(token)
             return token
 
@@ -293,19 +293,3 @@ class Engine:
         del self._live[sequence.id]
         self._scheduler.remove(sequence)
         self._num_finished += 1
-
-
-def _load_of(steps: Sequence[Step]) -> Load:
-    return Load(
-        num_sequences=sum(step.decodes for step in steps),
-        num_tokens=sum(step.num_new for step in steps),
-        num_kv_entries=sum(step.sequence.num_computed + step.num_new for step in steps),
-    )
-
-
-def _extension_of(step: Step) -> Extension:
-    sequence = step.sequence
-    start = sequence.num_computed
-    tokens = [*sequence.tokens[start : start + step.num_new], *step.draft]
-    num_logits = len(step.draft) + 1 if step.emits else 0
-    return Extension(tokens, start, sequence.block_table, num_logits)

@@ -21,8 +21,8 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from engine import cpu_kernels
-from engine.attention import AttentionBatch, ShapeProbe
 from engine.config import Numerics
+from engine.kv_cache import Attends
 from engine.linear import FormedLinear
 
 
@@ -74,7 +74,7 @@ class FusedLayer(nn.Module):
         hidden_states: Tensor,
         *,
         position_embeddings: tuple[Tensor, Tensor],
-        batch: AttentionBatch | ShapeProbe,
+        batch: Attends,
         **unused: object,
     ) -> Tensor:
         """[1, tokens, hidden_size] -> the same, as transformers calls it."""

@@ -14,11 +14,11 @@ from torch import Tensor
 
 
 class HiddenStates:
-    """[num_blocks x block_size, hidden_size], written by the target's forward, slot by slot."""
+    """[slots of the KV cache, hidden_size], written by the target's forward, slot by slot."""
 
     def __init__(self, num_blocks: int, block_size: int, hidden_size: int, like: Tensor) -> None:
         self.block_size = block_size
-        self._states = like.new_zeros(num_blocks * block_size, hidden_size)
+        self._states = like.new_zeros((num_blocks + 1) * block_size, hidden_size)  # one is spare
 
     def write(self, slots: Tensor, states: Tensor) -> None:
         """`states` [num_tokens, hidden_size] of the tokens whose KV went to `slots`."""

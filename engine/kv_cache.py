@@ -1,9 +1,10 @@
-"""Keys and values of all layers in blocks, and where a sequence's tokens are among them."""
+"""Keys and values of all layers in blocks, where tokens are among them, and who reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +29,16 @@ class Span:
 
 
 class KVCache:
-    """Keys and values of all layers: per layer two [num_blocks, block_size, heads, head_dim].
+    """Keys and values of all layers: per layer two [num_blocks + 1, block_size, heads, head_dim].
 
-    `shapes` has a tensor [tokens, heads, head_dim] of each side of each layer.
+    `shapes` has a tensor [tokens, heads, head_dim] of each side of each layer. The last block is no
+    sequence's: what nobody will read goes there.
     """
 
     def __init__(self, shapes: Sequence[tuple[Tensor, Tensor]], num_blocks: int, block_size: int):
         self.num_blocks, self.block_size = num_blocks, block_size
         self.layers = [
-            tuple(t.new_zeros(num_blocks, block_size, *t.shape[1:]) for t in pair)
+            tuple(t.new_zeros(num_blocks + 1, block_size, *t.shape[1:]) for t in pair)
             for pair in shapes
         ]
         self.has_kernel = all(
@@ -47,8 +49,22 @@ class KVCache:
         )
         """Whether `engine.cpu_kernels` can read all of it."""
 
+    @property
+    def spare_block(self) -> int:
+        return self.num_blocks
+
     def slots(self, span: Span) -> Indices:
         """Cache slot of each new token of `span`: [num_new]."""
         positions = np.arange(span.start, span.end)
         blocks = np.asarray(span.block_table)[positions // self.block_size]
         return blocks * self.block_size + positions % self.block_size
+
+
+class Attends(Protocol):
+    """What a layer needs of the batch of a forward."""
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None
+    ) -> Tensor:
+        """q, k, v [tokens, heads, dim] -> [tokens, heads, value dim]."""
+        ...

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from engine.attention import ATTENTION, ShapeProbe, UnsupportedAttention
+from engine.attention_interface import ATTENTION, ShapeProbe, UnsupportedAttention
 from engine.config import Numerics, Quantization
 from engine.errors import ModelRefusedError
 from engine.fused_layers import fuse_layers

@@ -39,9 +39,14 @@ def spread(tokens: NDArray[np.integer]) -> Hashes:
     return tokens.astype(np.uint32) * _SPREAD
 
 
+def key_of(seed: int, position: int) -> int:
+    """64 bits that all hashes at a position have in common."""
+    return _mix64(_mix64(seed & _MASK64) ^ position)
+
+
 def hash_noise(seed: int, position: int, spread_tokens: Hashes) -> Hashes:
     """Uniform 32-bit hashes of (seed, position, token), for `spread(tokens)` of any shape."""
-    key = _mix64(_mix64(seed & _MASK64) ^ position)
+    key = key_of(seed, position)
     value = spread_tokens + np.uint32(key & 0xFFFFFFFF)
     shifted = value >> np.uint32(16)
     value ^= shifted

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,13 @@ from transformers import PreTrainedModel
 from engine import cpu_kernels
 from engine.attention import AttentionBatch
 from engine.config import Numerics
+from engine.draws import Draw, draw_rows, find_search
 from engine.errors import ModelRefusedError
 from engine.hidden_states import HiddenStates
 from engine.kv_cache import KVCache, Span
 from engine.linear import fewest_rows
+from engine.packed_batch import PackedBatch, Packer
+from engine.packed_forward import Output, PackedForward
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
 
@@ -58,6 +60,7 @@ class Logits:
         self._vocabulary = vocabulary
         self._greedy: NDArray[np.intp] | None = None
         self._array: NDArray[np.float32] | None = None
+        self._drawn: dict[int, int] = {}
 
     @property
     def num_rows(self) -> int:
@@ -83,10 +86,18 @@ class Logits:
         found: NDArray[np.float32] = self._array[row]
         return found
 
+    def draw_ahead(self, draws: Sequence[Draw]) -> None:
+        """Says what every row will be asked for, which a device may find for all at once."""
+        search = find_search(self._rows)
+        if search is not None and self._vocabulary is None:
+            self._drawn = draw_rows(self._rows, draws, search)
+
     def draw(self, row: int, sampler: TokenSampler, position: int) -> int:
         """The token at `position`, as `sampler` draws it from a row."""
         if sampler.is_plain_greedy:
             return self.greedy(row)
+        if row in self._drawn:
+            return self._drawn[row]
         return sampler.sample(self.row(row), position, self._vocabulary)
 
     def log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -144,6 +155,15 @@ class ModelRunner:
         self._cache = cache
         self._numerics: Numerics = numerics
         self._min_tokens = fewest_rows(model)
+        num_heads = getattr(model.config.get_text_config(), "num_attention_heads", 1)
+        self._packer = Packer.find(cache, numerics, num_heads)
+        self._packed = self._new_packed()
+
+    def _new_packed(self) -> PackedForward | None:
+        """None where there is no kernel."""
+        if self._packer is None:
+            return None
+        return PackedForward.on_device(self._forward, self._packer)
 
     def keep_hidden_states(self) -> HiddenStates:
         """From now on every forward stores the last hidden state of every token."""
@@ -154,6 +174,7 @@ class ModelRunner:
             cache = self._cache
             self.hidden_states = HiddenStates(cache.num_blocks, cache.block_size, size, embedding)
             self._last = self._last or _LastStates(self._model)
+            self._packed = self._new_packed()  # what is recorded has no states
         return self.hidden_states
 
     @torch.inference_mode()
@@ -164,36 +185,58 @@ class ModelRunner:
         tokens = [token for e in extensions for token in e.tokens]
         if self._vocabulary is not None:
             tokens = self._vocabulary.places(tokens).tolist()
-        positions = [p for span in spans for p in range(span.start, span.end)]
         wanted: list[int] = []
         total = 0
         for e in extensions:
             total += len(e.tokens)
             wanted.extend(range(total - e.num_logits, total))
-        device = self._model.device
-        padding = [0] * (self._min_tokens - total)
+        keep = torch.tensor(wanted, dtype=torch.long, device=self._model.device)
+        if self._packed is None:
+            output = self._run_tiles(spans, tokens, keep)
+        else:
+            output = self._packed.run(spans, tokens, keep)
+        return self._logits(output, keep)
+
+    def _run_tiles(
+        self, spans: Sequence[Span], tokens: Sequence[int], keep: torch.Tensor
+    ) -> Output:
+        padding = [0] * (self._min_tokens - len(tokens))
         batch = AttentionBatch(spans, self._cache, self._numerics, len(padding))
-        keep = torch.tensor(wanted, dtype=torch.long, device=device)
-        forward = partial(
-            self._model,
-            input_ids=torch.tensor([tokens + padding], device=device),
-            position_ids=torch.tensor([positions + padding], device=device),
+        positions = [p for span in spans for p in range(span.start, span.end)]
+        ids, at = (
+            torch.tensor([*numbers, *padding], device=self._model.device)
+            for numbers in (tokens, positions)
+        )
+        output = self._forward(ids, at, batch, keep)
+        if batch.has_nan:  # its own, or of a key that it should not have seen
+            batch.careful = True
+            output = self._forward(ids, at, batch, keep)
+        return output
+
+    def _forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        batch: AttentionBatch | PackedBatch,
+        keep: torch.Tensor | int,
+    ) -> Output:
+        """Logits of the tokens `keep`, 0 standing for all, and states if somebody wants them."""
+        output = self._model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
             use_cache=False,
             logits_to_keep=keep,
             batch=batch,
         )
-        output = forward()
-        if batch.has_nan:  # its own, or of a key that it should not have seen
-            batch.careful = True
-            output = forward()
-        return self._logits(output.logits[0], keep, batch)
+        states = None if self._last is None else self._last.take()
+        return Output(output.logits[0], states, batch.slots)
 
-    def _logits(self, rows: torch.Tensor, keep: torch.Tensor, batch: AttentionBatch) -> Logits:
-        if self._last is None:
+    def _logits(self, output: Output, keep: torch.Tensor) -> Logits:
+        rows, states, slots = output.rows, output.states, output.slots
+        if states is None:
             return Logits(rows)
-        states = self._last.take()
         if self.hidden_states is not None:
-            self.hidden_states.write(batch.slots, states[: len(batch.slots)])
+            self.hidden_states.write(slots, states[: len(slots)])
         if self._vocabulary is None:
             return Logits(rows, states.index_select(0, keep))
         rows = rows[:, : len(self._vocabulary)]

@@ -58,6 +58,22 @@ class TokenSampler:
             self._counts_tokens or self._repeats or self._masked.size or self._bias.size
         )
 
+    @property
+    def is_pure(self) -> bool:
+        """Whether logits, temperature and noise alone make the token, and nothing else is asked."""
+        params = self.params
+        is_cut = params.top_k > 0 or params.min_p > 0.0 or params.top_p < 1.0
+        is_changed = (
+            self._counts_tokens or self._repeats or self._masked.size > 0 or self._bias.size > 0
+        )
+        is_asked_more = params.logprobs is not None
+        return params.temperature > 0.0 and not (is_cut or is_changed or is_asked_more)
+
+    @property
+    def divisor(self) -> np.float32:
+        """What logits are divided by, unless they are not."""
+        return np.float32(max(self.params.temperature, _COLDEST))
+
     def fork(self) -> TokenSampler:
         """An independent copy, for tokens that may be taken back."""
         twin = copy.copy(self)
@@ -81,12 +97,22 @@ class TokenSampler:
         place = self._sample_place(row, position, vocabulary)
         return place if vocabulary is None else int(vocabulary.ids[place])
 
+    def sample_among(self, ids: Ids, logits: Row, peak: np.float32, position: int) -> int:
+        """What `sample` gives, of a row whose largest is `peak`, if it is among `ids`, ascending.
+
+        `logits` are those of the ids. Of samplers that are pure.
+        """
+        if ids.size == 1:
+            return int(ids[0])
+        noise = gumbel(hash_noise(self.params.seed, position, spread(ids)))
+        return int(ids[((logits - peak) / self.divisor + noise).argmax()])
+
     def _sample_place(self, row: Row, position: int, vocabulary: ReducedVocabulary | None) -> int:
         row = self._process(row, vocabulary)
         peak = row.max()
         if self.params.temperature == 0.0 or not np.isfinite(peak):  # all masked, or a broken model
             return int(row.argmax())
-        scaled = (row - peak) / np.float32(max(self.params.temperature, _COLDEST))
+        scaled = (row - peak) / self.divisor
         survivors = truncate(scaled, self.params)
         ids = _spread_of_vocab(scaled.size) if vocabulary is None else vocabulary.spread_ids
         if survivors is None:

@@ -10,7 +10,7 @@ import time
 from engine.runner import Extension, ModelRunner
 from policies.step_curve import StepTime
 
-_NUM_TOKENS = (1, 2, 4, 8, 16, 17, 32, 64)
+_NUM_TOKENS = (1, 2, 4, 6, 8, 16, 17, 32, 64)
 _NUM_REPEATS = 3
 
 

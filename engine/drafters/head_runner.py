@@ -17,8 +17,9 @@ from engine.attention import AttentionBatch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
 from engine.fused_layers import FusedLayer, Norm, exchanging
-from engine.kv_cache import KVCache, Span
+from engine.kv_cache import Attends, KVCache, Span
 from engine.linear import FormedLinear, fewest_rows
+from engine.packed_batch import Packer
 from engine.quantisation import drafters_dtype, hold_weights_in
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.runner import Extension, Logits
@@ -68,6 +69,7 @@ class HeadRunner:
         empty = weight.new_empty(1, shape.num_kv_heads, shape.head_dim, dtype=dtype)
         num_blocks = room.num_blocks + room.num_scratch_blocks
         self._cache = KVCache([(empty, empty)] * shape.num_layers, num_blocks, room.block_size)
+        self._packer = Packer.find(self._cache, numerics, shape.num_heads)
         self._min_tokens = fewest_rows(self._fuse, self._output, *self._layers)
 
     @torch.inference_mode()
@@ -85,7 +87,11 @@ class HeadRunner:
         if padding:
             tokens, positions = tokens + [0] * padding, positions + [0] * padding
             states = torch.cat([states, states.new_zeros(padding, states.shape[1])])
-        batch = AttentionBatch(spans, self._cache, self._numerics, padding)
+        batch: Attends
+        if self._packer is None:
+            batch = AttentionBatch(spans, self._cache, self._numerics, padding)
+        else:
+            batch = self._packer.exact(spans, tokens)
         embedded = self._embed(torch.tensor([tokens], device=self._device))
         at = torch.tensor(positions, device=self._device)
         angles = angles_at(at, self._model.shape, embedded.dtype)

@@ -13,7 +13,8 @@ import torch
 from tiny_models import both_forms
 from torch import Tensor, nn
 
-from engine.attention import AttentionBatch, UnsupportedAttention, paged_attention
+from engine.attention import AttentionBatch
+from engine.attention_interface import UnsupportedAttention, paged_attention
 from engine.config import Numerics
 from engine.kv_cache import KVCache, Span
 

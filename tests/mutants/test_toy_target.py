@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.config import TargetConfig
 from engine.drafters.drafter import Draft, DraftRequest, Outcome, ScoreRequest
+from engine.draws import Draw
 from engine.engine import Engine
 from engine.request import Emission, GenerationRequest, SamplingParams
 from engine.runner import Extension
@@ -39,8 +40,11 @@ class ToyLogits:
     def __init__(self, rows: list[Row]) -> None:
         self._rows = rows
 
-    def greedy(self, row: int) -> int:
-        return int(self._rows[row].argmax())
+    def draw_ahead(self, draws: Sequence[Draw]) -> None:
+        pass
+
+    def draw(self, row: int, sampler: TokenSampler, position: int) -> int:
+        return sampler.sample(self._rows[row], position)
 
     def row(self, row: int) -> Row:
         return self._rows[row]
