@@ -56,12 +56,26 @@ class Answer:
         if choice["finish_reason"] is not None:
             self.reasons[index] = choice["finish_reason"]
 
-    def outcome(self, known: Answer) -> Outcome:
+    def outcome(self, known: Answer, most_rounding: float) -> Outcome:
         if self.end != "whole":
             return self.end
         if self.reasons.keys() != known.reasons.keys():
             return "silent"
-        return "exact" if self == known else "wrong"
+        is_same = (self.texts, self.reasons) == (known.texts, known.reasons)
+        return "exact" if is_same and self._is_near(known, most_rounding) else "wrong"
+
+    def _is_near(self, known: Answer, most_rounding: float) -> bool:
+        """Whether the tokens with log-probs are the same, and their log-probs as near as that."""
+        if self.logprobs.keys() != known.logprobs.keys():
+            return False
+        for choice, pairs in self.logprobs.items():
+            others = known.logprobs[choice]
+            if [token for token, _ in pairs] != [token for token, _ in others]:
+                return False
+            gaps = [abs(a - b) for (_, a), (_, b) in zip(pairs, others, strict=True)]
+            if max(gaps, default=0.0) > most_rounding:
+                return False
+        return True
 
 
 def requests(model: str, max_tokens: int, count: int = NUM_STREAMS) -> list[Asked]:
@@ -123,11 +137,16 @@ async def _read_events(response: httpx.Response, answer: Answer) -> None:
 class Load:
     """The same requests over and over, against what they were answered at first.
 
-    `count` of them are streamed, and as many are not.
+    `count` of them are streamed, and as many are not. Log-probs may differ by `most_rounding`,
+    which is more than 0 where `numerics` is fast.
     """
 
-    def __init__(self, url: str, model: str, max_tokens: int, count: int = NUM_STREAMS) -> None:
+    def __init__(
+        self, url: str, model: str, max_tokens: int, count: int = NUM_STREAMS,
+        most_rounding: float = 0.0,
+    ) -> None:  # fmt: skip
         self.url = url
+        self._most_rounding = most_rounding
         self.errors: Counter[str] = Counter()
         """What clients were told instead of an answer, shortened."""
         self._asked = requests(model, max_tokens, count)
@@ -154,7 +173,7 @@ class Load:
         streams, unary = await asyncio.gather(self._all(True), self._all(False))
         self.errors.update(answer.error[:160] for answer in (*streams, *unary) if answer.error)
         return [
-            (is_stream, answer.outcome(known))
+            (is_stream, answer.outcome(known, self._most_rounding))
             for is_stream, answers in ((True, streams), (False, unary))
             for answer, known in zip(answers, self._known, strict=True)
         ]

@@ -46,7 +46,7 @@ def test_a_killed_target_loses_changes_and_cuts_no_answer(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEDGEROW_API_KEY", app.key)
-    load = Load(app.url, MODEL, MAX_TOKENS, COUNT)
+    load = Load(app.url, MODEL, MAX_TOKENS, COUNT, most_rounding=1e-3)
     load.learn()
     app.wait_until_idle()
     with ThreadPoolExecutor(1) as thread:

@@ -13,6 +13,7 @@ import torch
 from tiny_models import both_forms
 from torch import Tensor, nn
 
+from engine import cpu_kernels
 from engine.attention import AttentionBatch
 from engine.attention_interface import UnsupportedAttention, paged_attention
 from engine.config import Numerics
@@ -22,6 +23,13 @@ HEADS, KV_HEADS, DIM = 4, 2, 16
 BLOCK_SIZE = 4
 SCALE = 0.2
 every_window = pytest.mark.parametrize("window", [None, 1, 2, 8, 100])
+
+
+@pytest.fixture(params=["by kernel", "by tiles"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 has a kernel here, and tiles elsewhere."""
+    if request.param == "by tiles":
+        monkeypatch.setattr(cpu_kernels, "can_read", lambda tensor: False)
 
 
 class Layer(nn.Module):

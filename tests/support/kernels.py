@@ -5,7 +5,6 @@ And what they must compute, in plain torch and numpy, for tests of all that is a
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -20,9 +19,6 @@ from engine.packed_batch import Sides, Tiles
 
 CHUNK = 16
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
-
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed, not even to be interpreted"
 )

@@ -11,7 +11,7 @@ from tiny_models import (
     tiny_model,
 )
 
-from engine.drafters.head_model import SharedWeights
+from engine.drafters.head_model import HeadModel, SharedWeights
 from engine.drafters.head_runner import HeadRoom, HeadRunner
 from engine.drafters.shape import DrafterShape
 from engine.reduced_vocabulary import ReducedVocabulary
@@ -23,10 +23,15 @@ NUM_STEPS = 4
 TOKENS = [5, 9, 9, 14, 3, 50, 31, 8, 8, 21, 5, 17]
 
 
+def filed_head() -> HeadModel:
+    """With weights as a file has them, in 16 bits."""
+    return tiny_head().half().float()
+
+
 def student() -> HeadStudent:
     vocabulary = ReducedVocabulary([i for i in range(VOCAB) if i not in UNDRAFTED], VOCAB)
     made = HeadStudent(tiny_head().shape, SharedWeights.of(tiny_model()), vocabulary)
-    made.module.load_state_dict(tiny_head().state_dict())
+    made.module.load_state_dict(filed_head().state_dict())
     return made
 
 
@@ -40,7 +45,7 @@ def served(base: int) -> list[torch.Tensor]:
     made = student()
     room = HeadRoom(16, 4, 0)
     shared = SharedWeights.of(tiny_model())
-    runner = HeadRunner(tiny_head(), shared, made.vocabulary, room, "fast")
+    runner = HeadRunner(filed_head(), shared, made.vocabulary, room, "fast")
     states = torch.cat([torch.zeros(1, 32), target_states(tuple(TOKENS))[: base - 1]])
     found = [runner.extend([Extension(TOKENS[:base], 0, range(16), 0)], states)[-1]]
     for step in range(1, NUM_STEPS):
