@@ -75,7 +75,7 @@ class Logits:
     def greedy(self, row: int) -> int:
         """argmax of a row, ties to the lowest id; all rows are computed at the first call."""
         if self._greedy is None:
-            found = self._rows.argmax(-1).cpu().numpy()
+            found = _largest(self._rows)
             self._greedy = found if self._vocabulary is None else self._vocabulary.ids[found]
         return int(self._greedy[row])
 
@@ -110,6 +110,15 @@ class Logits:
         """Probability of each row's likeliest token, unprocessed: [num_rows]."""
         rows = self._rows.float()
         return (rows.amax(-1) - rows.logsumexp(-1)).exp()
+
+
+def _largest(rows: torch.Tensor) -> NDArray[np.intp]:
+    """argmax of each row. On a CPU by numpy: torch would wake threads for it, which then spin."""
+    is_read_as_is = rows.device.type == "cpu" and rows.dtype == torch.float32
+    found: NDArray[np.intp] = (
+        rows.numpy().argmax(-1) if is_read_as_is else rows.argmax(-1).cpu().numpy()
+    )
+    return found
 
 
 class _LastStates:
