@@ -27,7 +27,8 @@ class TargetSection(Section):
     """The model that is served, and the room that it gets. `None` leaves it to the engine.
 
     `quantization` holds the weights of linear layers in 16 bits, on a CPU, and computes in float32;
-    without it they are in `dtype`, as all else is. Drafters are held as their target is.
+    without it they are in `dtype`, as all else is. Trained drafters are held so beside any
+    target in float32 on a CPU.
     """
 
     model: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL

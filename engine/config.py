@@ -21,7 +21,8 @@ class TargetConfig:
     prompt and verified tokens of one forward (drafts come on top, at most as many again),
     `max_sequence_length` the most tokens of prompt and answer together (None: what the model and
     the cache allow), `max_queue_length` the most requests that wait; a tenant may have as many
-    waiting as places are left, so that one alone fills half. Drafters get what their target has.
+    waiting as places are left, so that one alone fills half. Models as drafters get what their
+    target has, trained ones have float16 wherever that works.
     """
 
     model: str
