@@ -1,4 +1,4 @@
-"""Attention over paged keys and values, by torch's operators; few tokens on a CPU by a kernel.
+"""Attention over paged keys and values, by torch's operators or a kernel for CPUs.
 
 One forward carries the new tokens of many sequences, packed into one row. Each layer writes their
 keys and values into the cache, then attends per tile: a tile is a few query tokens of one sequence
@@ -9,6 +9,8 @@ inner loop of torch's CPU kernel), so that every product has one shape and every
 Keys that a query must not see are hidden by an additive mask. That hides every number, but not a
 NaN or infinity, which a block may hold from its former user: 0 x NaN is NaN. A forward that ends in
 a NaN is therefore repeated with care, the hidden keys and values being 0.
+
+In float32 on a CPU, `engine.span_attention` takes the place of all this.
 """
 
 from __future__ import annotations
@@ -24,14 +26,12 @@ from torch.nn import functional
 
 from engine.config import Numerics
 from engine.kv_cache import Indices, KVCache, Span
-from engine.span_attention import SpanAttention
+from engine.span_attention import SpanBatch
 
 _INVARIANT_QUERIES = 16
 _INVARIANT_KEYS = 512
 _CHEAP_KEYS = 511  # shorter sequences are padded to each other's length without a thought
 _SHORT = 32  # new tokens up to which spans share a call in the fast form
-_WALKED = 4  # new tokens up to which the kernel for spans is faster
-_ALL = 1 << 40
 _CHEAP_PADDING = 48  # query rows that cost less than a call of their own for single tokens
 
 
@@ -153,13 +153,10 @@ def _harmful(k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Queries of a tile (None: as many as the longest span has), the multiple keys come in, and
-    the new tokens up to which spans are left to the kernel.
-    """
+    """Queries of a tile (None: as many as the longest span has), and the multiple keys come in."""
 
     queries: int | None
     keys: int
-    walked: int
 
     @property
     def short(self) -> int:
@@ -167,10 +164,13 @@ class _Form:
         return self.queries or _SHORT
 
 
-def _form_of(numerics: Numerics, cache: KVCache) -> _Form:
-    if numerics == "invariant":
-        return _Form(_INVARIANT_QUERIES, _INVARIANT_KEYS, _ALL if cache.has_kernel else 0)
-    return _Form(None, cache.block_size, _WALKED if cache.has_kernel else 0)
+def new_batch(
+    spans: Sequence[Span], cache: KVCache, numerics: Numerics, num_padding: int = 0
+) -> AttentionBatch | SpanBatch:
+    """`num_padding` tokens follow those of the spans: nothing is stored of them."""
+    if cache.has_kernel and not num_padding:
+        return SpanBatch(spans, cache)
+    return AttentionBatch(spans, cache, numerics, num_padding)
 
 
 class AttentionBatch:
@@ -182,30 +182,27 @@ class AttentionBatch:
     def __init__(
         self, spans: Sequence[Span], cache: KVCache, numerics: Numerics, num_padding: int = 0
     ) -> None:
-        """`num_padding` tokens follow those of the spans: nothing is stored of them."""
+        """See `new_batch`."""
         self.cache = cache
         self.careful = False
         self._has_nan: Tensor | None = None
         device = cache.layers[0][0].device
         self.slots = _tensor(np.concatenate([cache.slots(span) for span in spans]), device)
-        form = _form_of(numerics, cache)
+        form = (
+            _Form(_INVARIANT_QUERIES, _INVARIANT_KEYS) if numerics == "invariant"
+            else _Form(None, cache.block_size)
+        )  # fmt: skip
         ends = np.cumsum([span.num_new for span in spans])
         offsets = ends - [span.num_new for span in spans]
-        walked, others = _apart(spans, form.walked)
-        self._parts: list[_Tiles | SpanAttention] = []
-        rows = np.arange(ends[-1] + num_padding)  # of all parts' outputs, by token
-        rows[ends[-1] :] = 0
+        self._tiles: list[_Tiles] = []
+        rows = np.zeros(ends[-1] + num_padding, dtype=np.int64)  # of all tiles' outputs, by token
         num_rows = 0
-        for group in [*([walked] if walked else []), *_groups(spans, others, form)]:
-            chosen = [spans[i] for i in group]
-            part = (
-                SpanAttention(chosen, offsets[group], cache, len(rows)) if group is walked
-                else _Tiles(chosen, offsets[group], cache, form)
-            )  # fmt: skip
+        for group in _groups(spans, form):
+            tiles = _Tiles([spans[i] for i in group], offsets[group], cache, form)
             tokens = np.concatenate([np.arange(offsets[i], ends[i]) for i in group])
-            rows[tokens] = num_rows + part.real_rows
-            num_rows += part.num_rows
-            self._parts.append(part)
+            rows[tokens] = num_rows + tiles.real_rows
+            num_rows += tiles.num_rows
+            self._tiles.append(tiles)
         self._rows = _Rows(rows, device)
 
     @property
@@ -222,21 +219,15 @@ class AttentionBatch:
         keys.view(-1, *keys.shape[2:]).index_copy_(0, self.slots, k[:num_tokens])
         values.view(-1, *values.shape[2:]).index_copy_(0, self.slots, v[:num_tokens])
         sides, careful = (keys, values), self.careful
-        parts = [part.attend(q, sides, scale, window, careful) for part in self._parts]
+        parts = [tiles.attend(q, sides, scale, window, careful) for tiles in self._tiles]
         out = self._rows.of(parts[0] if len(parts) == 1 else torch.cat(parts))
         if layer == len(self.cache.layers) - 1:
             self._has_nan = out.sum().isnan()
         return out
 
 
-def _apart(spans: Sequence[Span], walked: int) -> tuple[list[int], list[int]]:
-    """Indices of spans of at most so many new tokens, and of the others."""
-    short = [i for i, span in enumerate(spans) if span.num_new <= walked]
-    return short, [i for i, span in enumerate(spans) if span.num_new > walked]
-
-
-def _groups(spans: Sequence[Span], wanted: Sequence[int], form: _Form) -> list[list[int]]:
-    """Of the wanted indices, spans that share a call: short ones of like length, long ones alone.
+def _groups(spans: Sequence[Span], form: _Form) -> list[list[int]]:
+    """Indices of spans that share a call: short ones of like length, long ones each alone.
 
     Keys are padded to the longest of a group, so a group spans a factor of two at most, or what is
     cheap anyway. So are queries, unless tiles have a size of their own: single tokens are then kept
@@ -244,8 +235,7 @@ def _groups(spans: Sequence[Span], wanted: Sequence[int], form: _Form) -> list[l
     """
     together: dict[int, list[int]] = defaultdict(list)
     alone = []
-    for i in wanted:
-        span = spans[i]
+    for i, span in enumerate(spans):
         if span.num_new <= form.short:
             together[max(_CHEAP_KEYS, span.end - 1).bit_length()].append(i)
         else:

@@ -1,37 +1,50 @@
-"""What a step on a CPU does with few rows, compiled for the processor by Numba. Float32 only.
+"""What kernels for a CPU share, and the small ones; compiled for the processor by Numba.
 
 A step of a small model is limited by how fast weights are read, and by starting torch's operators.
-Here a product with few rows reads its weight once, as fast as the memory gives it, and norms,
-rotations and the attention of short spans are one call each. A row of norms, rotations and
-attention has the same bits in every batch; a product's row has not.
+Kernels read a weight once, as fast as the memory gives it, and a layer is a few calls. Float32
+only; a row has the same bits in every batch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import llvmlite.binding
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-EPILOGUES = {"none": 0, "swish": 1, "mul": 2, "add": 3}
-_OUTPUTS = 32  # of a product that a thread takes at a time
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 _settings = vars(numba.config)
+_FILES = ("cpu_kernels", "vector_code", "product_kernel", "attention_kernel", "layer_kernel")
 _LOG2_E = np.float32(1.4426950408889634)
+_LOWEST, _HIGHEST = np.float32(-126.0), np.float32(127.0)  # powers of two
 
 
-def _compiled(function: _F, parallel: bool = False) -> _F:
+def _keep_apart() -> None:
+    """What is kept of compiled kernels, by the text of all: they are compiled into each other."""
+    folder = Path(__file__).parent
+    texts = b"".join((folder / f"{name}.py").read_bytes() for name in _FILES)
+    kept = folder / "__pycache__" / f"kernels-{hashlib.sha256(texts).hexdigest()[:16]}"
+    _settings["CACHE_DIR"] = str(kept)
+
+
+_keep_apart()
+
+
+def compiled(function: _F, parallel: bool = False) -> _F:
     """Compiled at its first call, and kept for later processes where there is a place to write."""
     form: Any = partial(
         njit, nogil=True, fastmath=_REORDERED, error_model="numpy", parallel=parallel
@@ -44,11 +57,13 @@ def _compiled(function: _F, parallel: bool = False) -> _F:
 
 @cache
 def are_there() -> bool:
-    """Whether kernels can share their work among threads: TBB is installed where they run.
+    """Whether kernels are as fast as meant: the processor has FMA, and TBB's threads are there.
 
     Numba's other layers cannot be used here: OpenMP's threads would fight torch's for the cores,
     and the third takes one caller only.
     """
+    if not processor_has("fma"):
+        return False
     try:
         files = metadata.files("tbb") or []
     except metadata.PackageNotFoundError:
@@ -59,6 +74,11 @@ def are_there() -> bool:
             _settings["THREADING_LAYER"] = "tbb"
             return True
     return False
+
+
+def processor_has(feature: str) -> bool:
+    """By LLVM's name."""
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature, False))
 
 
 def can_read(tensor: torch.Tensor) -> bool:
@@ -72,52 +92,12 @@ def use_threads_of_torch() -> None:
         numba.set_num_threads(min(torch.get_num_threads(), _settings["NUMBA_NUM_THREADS"]))
 
 
-@_compiled
-def _finished(value: Any, epilogue: int, other: Any) -> Any:
-    """Float32 all of them."""
-    if epilogue == 1:
-        return value / (np.float32(1.0) + np.exp(-value))
-    if epilogue == 2:
-        return value * other
-    return value + other if epilogue == 3 else value
+def num_threads() -> int:
+    """That kernels have which this thread calls."""
+    return int(numba.get_num_threads())
 
 
-@partial(_compiled, parallel=True)
-def multiply(
-    x: Floats, weight: Floats, bias: Floats, epilogue: int, other: Floats, out: Floats
-) -> None:
-    """x [rows, inputs] @ weight.T [inputs, outputs] + bias, if that is not empty -> out.
-
-    Then what one of EPILOGUES says, with `other`, which is as `out`, or `out` if it needs none.
-    """
-    num_rows, (num_outputs, num_inputs) = x.shape[0], weight.shape
-    for part in prange((num_outputs + _OUTPUTS - 1) // _OUTPUTS):
-        for column in range(part * _OUTPUTS, min(num_outputs, (part + 1) * _OUTPUTS)):
-            weights = weight[column]
-            start = bias[column] if len(bias) else np.float32(0.0)
-            row = 0
-            while row + 4 <= num_rows:
-                x0, x1, x2, x3 = x[row], x[row + 1], x[row + 2], x[row + 3]
-                a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-                for i in range(num_inputs):
-                    w = weights[i]
-                    a += w * x0[i]
-                    b += w * x1[i]
-                    c += w * x2[i]
-                    d += w * x3[i]
-                for k, value in enumerate((a, b, c, d)):
-                    beside = other[row + k, column]
-                    out[row + k, column] = _finished(start + value, epilogue, beside)
-                row += 4
-            while row < num_rows:
-                x0, a = x[row], np.float32(0.0)
-                for i in range(num_inputs):
-                    a += weights[i] * x0[i]
-                out[row, column] = _finished(start + a, epilogue, other[row, column])
-                row += 1
-
-
-@_compiled
+@compiled
 def rms_norm(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
     """x [rows, size] / its root mean square * weight -> out."""
     num_rows, size = x.shape
@@ -130,7 +110,7 @@ def rms_norm(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
             out[row, i] = x[row, i] * factor * weight[i]
 
 
-@_compiled
+@compiled
 def rotate(heads: Floats, num_rotated: int, cosine: Floats, sine: Floats) -> None:
     """The first `num_rotated` of heads [tokens, heads, dim], in place, by angles [tokens, dim].
 
@@ -147,76 +127,18 @@ def rotate(heads: Floats, num_rotated: int, cosine: Floats, sine: Floats) -> Non
                 )
 
 
-@_compiled
-def _softmax(scores: Floats, powers: NDArray[np.int32], scales: Floats) -> None:
-    """exp(score - the largest) over their sum, in place. `scales` is `powers` seen as floats."""
-    largest, num_keys = np.float32(-np.inf), len(scores)
-    for j in range(num_keys):
-        largest = max(largest, scores[j])
-    for j in range(num_keys):
-        x = max((scores[j] - largest) * _LOG2_E, np.float32(-126.0))
-        whole = np.floor(x)
-        rest = x - whole
-        powers[j] = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
-        power = np.float32(1.540353104e-4)  # of 2**rest, by its Taylor-like polynomial
-        power = power * rest + np.float32(1.339887440e-3)
-        power = power * rest + np.float32(9.618437357e-3)
-        power = power * rest + np.float32(5.550332548e-2)
-        power = power * rest + np.float32(2.402264791e-1)
-        power = power * rest + np.float32(6.931472028e-1)
-        scores[j] = power * rest + np.float32(1.0)
-    total = np.float32(0.0)
-    for j in range(num_keys):
-        scores[j] *= scales[j]
-        total += scores[j]
-    factor = np.float32(1.0) / total
-    for j in range(num_keys):
-        scores[j] *= factor
-
-
-@cache
-def attention(
-    num_kv_heads: int, num_sharing: int, dim: int, block_size: int
-) -> Callable[..., None]:
-    """Causal attention over paged keys and values for heads of this shape; see `attend`."""
-
-    @partial(_compiled, parallel=True)
-    def attend(
-        q: Floats, keys: Floats, values: Floats, firsts: Indices, starts: Indices,
-        nums_new: Indices, tables: Indices, scale: float, window: int, out: Floats,
-    ) -> None:  # fmt: skip
-        """q [tokens, heads, dim] -> out, of the same shape; keys and values as cached.
-
-        Span i has `nums_new[i]` tokens from row `firsts[i]` and position `starts[i]` on, in the
-        blocks of `tables[i]`. A token sees the last `window` positions, its own included.
-        """
-        for item in prange(len(starts) * num_kv_heads):
-            span, group = item // num_kv_heads, item % num_kv_heads
-            start, num_new, first = starts[span], nums_new[span], firsts[span]
-            scores = np.empty((num_new * num_sharing, start + num_new), np.float32)
-            powers = np.empty(start + num_new, np.int32)
-            scales = powers.view(np.float32)
-            for key in range(max(0, start + 1 - window), start + num_new):
-                seen = keys[tables[span, key // block_size], key % block_size, group]
-                for new in range(max(0, key - start), num_new):
-                    for share in range(num_sharing):
-                        asking = q[first + new, group * num_sharing + share]
-                        score = np.float32(0.0)
-                        for i in range(dim):
-                            score += asking[i] * seen[i]
-                        scores[new * num_sharing + share, key] = score * scale
-            for new in range(num_new):
-                low, high = max(0, start + new + 1 - window), start + new + 1
-                for share in range(num_sharing):
-                    _softmax(scores[new * num_sharing + share, low:high], powers, scales)
-                    out[first + new, group * num_sharing + share] = np.float32(0.0)
-            for key in range(max(0, start + 1 - window), start + num_new):
-                seen = values[tables[span, key // block_size], key % block_size, group]
-                for new in range(max(0, key - start), min(num_new, key - start + window)):
-                    for share in range(num_sharing):
-                        weight = scores[new * num_sharing + share, key]
-                        into = out[first + new, group * num_sharing + share]
-                        for i in range(dim):
-                            into[i] += weight * seen[i]
-
-    return attend
+@compiled
+def exponential(x: Any) -> Any:
+    """e**x of a float32, within two units of the last place; 0 is 2**-126, infinity 2**127."""
+    x = x * _LOG2_E
+    x = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)  # and a NaN stays one
+    whole = np.floor(x)
+    rest = x - whole
+    power = np.float32(1.540353104e-4)  # of 2**rest, by its Taylor-like polynomial
+    power = power * rest + np.float32(1.339887440e-3)
+    power = power * rest + np.float32(9.618437357e-3)
+    power = power * rest + np.float32(5.550332548e-2)
+    power = power * rest + np.float32(2.402264791e-1)
+    power = power * rest + np.float32(6.931472028e-1)
+    scale = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return (power * rest + np.float32(1.0)) * scale

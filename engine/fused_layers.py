@@ -8,6 +8,7 @@ are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from transformers.models.llama.modeling_llama import (
 from engine import cpu_kernels
 from engine.config import Numerics
 from engine.kv_cache import Attends
+from engine.layer_kernel import LayerKernel
 from engine.linear import FormedLinear
 
 
@@ -63,11 +65,14 @@ class FusedLayer(nn.Module):
         super().__init__()
         self._index, self._scale, self._head_dim = parts.index, parts.scale, parts.head_dim
         self._num_heads, self._num_kv_heads = parts.num_heads, parts.num_kv_heads
-        self._attention_norm, self._mlp_norm = Norm(parts.attention_norm), Norm(parts.mlp_norm)
+        norms = Norm(parts.attention_norm), Norm(parts.mlp_norm)
+        self._attention_norm, self._mlp_norm = norms
         self._qkv, self._out, self._gate, self._up, self._down = (
             FormedLinear(linear, numerics)
             for linear in (parts.qkv, parts.out, parts.gate, parts.up, parts.down)
         )
+        products = (self._qkv, self._out, self._gate, self._up, self._down)
+        self._kernel = _kernel_of(norms, products)
 
     def forward(
         self,
@@ -78,16 +83,31 @@ class FusedLayer(nn.Module):
         **unused: object,
     ) -> Tensor:
         """[1, tokens, hidden_size] -> the same, as transformers calls it."""
-        x = hidden_states[0]
-        heads = self._qkv(self._attention_norm(x)).view(len(x), -1, self._head_dim)
-        num_rotated = self._num_heads + self._num_kv_heads
-        rotated = _rotated(heads, num_rotated, *position_embeddings)
-        q, k = rotated.split([self._num_heads, self._num_kv_heads], 1)
+        x, num_rotated = hidden_states[0], self._num_heads + self._num_kv_heads
+        if self._kernel is None:
+            heads = self._qkv(self._attention_norm(x)).view(len(x), -1, self._head_dim)
+            rotated = _rotated(heads[:, :num_rotated], *position_embeddings)
+        else:
+            size = self._head_dim
+            heads = self._kernel.before(x, size, num_rotated, *position_embeddings)
+            rotated = heads[:, :num_rotated]
+        q, k = rotated[:, : self._num_heads], rotated[:, self._num_heads :]
         attended = batch.attend(self._index, q, k, heads[:, num_rotated:], self._scale)
+        if self._kernel is not None:
+            return self._kernel.after(x, attended)[None]
         x = self._out.plus(attended.reshape(len(x), -1), x)
         normed = self._mlp_norm(x)
         wide = self._up.times(normed, self._gate.swish(normed))
         return self._down.plus(wide, x)[None]
+
+
+def _kernel_of(norms: Sequence[Norm], products: Sequence[FormedLinear]) -> LayerKernel | None:
+    """None where torch's operators compute a part of the layer."""
+    arrays = [norm.array for norm in norms if norm.array is not None]
+    held = [product.panels for product in products if product.panels is not None]
+    if len(arrays) < len(norms) or len(held) < len(products):
+        return None
+    return LayerKernel(arrays, [norm.epsilon for norm in norms], held)
 
 
 class Norm(nn.Module):
@@ -96,17 +116,18 @@ class Norm(nn.Module):
     def __init__(self, norm: nn.RMSNorm) -> None:
         super().__init__()
         assert norm.eps is not None, "models say what theirs is"
-        self._shape, self._weight, self._epsilon = norm.normalized_shape, norm.weight, norm.eps
-        self._array = None
+        self._shape, self._weight, self.epsilon = norm.normalized_shape, norm.weight, norm.eps
+        self.array = None
+        """The weight as our kernel reads it, if that computes the norm."""
         if cpu_kernels.can_read(norm.weight):
-            self._array = norm.weight.detach().numpy()
+            self.array = norm.weight.detach().numpy()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._array is None:
-            return functional.rms_norm(x, self._shape, self._weight, self._epsilon)
+        if self.array is None:
+            return functional.rms_norm(x, self._shape, self._weight, self.epsilon)
         rows = x.reshape(-1, x.shape[-1])
         out = torch.empty_like(rows)
-        cpu_kernels.rms_norm(rows.numpy(), self._array, self._epsilon, out.numpy())
+        cpu_kernels.rms_norm(rows.numpy(), self.array, self.epsilon, out.numpy())
         return out.view(x.shape)
 
 
@@ -120,15 +141,9 @@ def exchanging(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
     return cosine[:, None], torch.cat([-first, second], -1)[:, None]
 
 
-def _rotated(heads: Tensor, num_rotated: int, cosine: Tensor, sine: Tensor) -> Tensor:
-    """The first of [tokens, heads, head_dim], which are not needed any more as they are."""
-    if cpu_kernels.can_read(heads):
-        angles = (cosine.numpy()[:, 0], sine.numpy()[:, 0])
-        cpu_kernels.rotate(heads.numpy(), num_rotated, *angles)
-        return heads[:, :num_rotated]
-    rotated = heads[:, :num_rotated]
-    exchanged = rotated.roll(heads.shape[-1] // 2, -1)
-    return torch.addcmul(rotated * cosine, exchanged, sine)
+def _rotated(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """[tokens, heads, head_dim] -> the same."""
+    return torch.addcmul(heads * cosine, heads.roll(heads.shape[-1] // 2, -1), sine)
 
 
 class _Rotation(nn.Module):

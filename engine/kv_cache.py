@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import cpu_kernels
+from engine.attention_kernel import LANES
 
 Indices = NDArray[np.int64]
 
@@ -43,11 +44,12 @@ class KVCache:
         ]
         self.has_kernel = all(
             keys.shape == values.shape
+            and keys.shape[-1] % LANES == 0
             and cpu_kernels.can_read(keys)
             and cpu_kernels.can_read(values)
             for keys, values in self.layers
         )
-        """Whether `engine.cpu_kernels` can read all of it."""
+        """Whether `engine.attention_kernel` can read all of it."""
 
     @property
     def spare_block(self) -> int:

@@ -1,16 +1,16 @@
-"""The linear layers of a loaded model, in one of two numeric forms.
+"""The linear layers of a loaded model, each computed by the fastest product that there is for it.
 
-On CPU the weights are packed once for oneDNN (the operator that torch.compile emits), measured
-1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16; those in float16 are
-FBGEMM's (`engine.quantisation`). `invariant` computes every row in a slice of exactly `SLICE_ROWS`
-rows, so that its bits depend neither on the other rows nor on their number. `fast` leaves few rows
-in float32 to a kernel that reads the weight as it was loaded, at the speed of the memory; then both
-forms of the weight are kept.
+Float32 and float16 weights on a CPU are multiplied by our kernel, where a row has bits of its own.
+Elsewhere weights on a CPU are packed once for oneDNN (the operator that torch.compile emits),
+measured 1.3-3x faster than `F.linear` for 1-64 rows in float32, 1.3-1.8x in bfloat16; then
+`invariant` computes every row in a slice of exactly `SLICE_ROWS` rows, so that its bits depend
+neither on the other rows nor on their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from typing import Literal
 
@@ -20,11 +20,11 @@ from torch.nn import functional
 
 from engine import cpu_kernels
 from engine.config import Numerics
-from engine.quantisation import can_widen, widening_product
+from engine.product_kernel import EPILOGUES, PanelWeight, multiply
+from engine.quantisation import can_widen
 
 SLICE_ROWS = 16
 _PACKED_MIN_ROWS = 4  # oneDNN takes longer for 1-3 rows than for 4
-_KERNEL_MAX_ROWS = 6  # from 8 on oneDNN is as fast
 
 
 def use_form(model: nn.Module, numerics: Numerics) -> None:
@@ -54,13 +54,18 @@ class FormedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, numerics: Numerics) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._product, is_packed = _product_of(linear)
-        self._is_invariant = numerics == "invariant"
-        self._few = None
-        if not self._is_invariant and cpu_kernels.can_read(linear.weight):
-            self._few = _FewRows(linear)
-        is_padded = is_packed and not self._is_invariant and self._few is None
-        self.min_rows = _PACKED_MIN_ROWS if is_padded else 1
+        weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
+        self.panels = PanelWeight.of(weight, bias) if _has_kernel(weight) else None
+        """The weight as our kernel reads it, if that computes the product."""
+        is_packed = self.panels is None and weight.device.type == "cpu" and packs(weight.dtype)
+        self._is_sliced = self.panels is None and numerics == "invariant"
+        self.min_rows = _PACKED_MIN_ROWS if is_packed and not self._is_sliced else 1
+        if self.panels is not None:
+            self._product: _Product = partial(_by_panels, self.panels)
+        elif is_packed:
+            self._product = _packed_product(weight, bias)
+        else:
+            self._product = lambda x, *end: _apply(functional.linear(x, weight, bias), *end)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, "none")
@@ -78,18 +83,15 @@ class FormedLinear(nn.Module):
 
     def _run(self, x: Tensor, epilogue: Epilogue, other: Tensor | None = None) -> Tensor:
         num_rows = x.numel() // self.in_features
-        if self._few is not None and num_rows <= _KERNEL_MAX_ROWS:
-            return self._few(x, epilogue, other)
-        if not self._is_invariant and num_rows >= self.min_rows:
+        if not self._is_sliced and num_rows >= self.min_rows:
             return self._product(x, epilogue, other)
         rows = x.reshape(-1, self.in_features)
         others = None if other is None else other.reshape(-1, self.out_features)
-        if self._is_invariant:
+        if self._is_sliced:
             out = self._in_slices(rows, epilogue, others)
         else:
-            out = _apply(
-                self._product(self._repeat(rows), "none", None)[:num_rows], epilogue, others
-            )
+            product = self._product(self._repeat(rows), "none", None)[:num_rows]
+            out = _apply(product, epilogue, others)
         return out.view(*x.shape[:-1], self.out_features)
 
     def _in_slices(self, rows: Tensor, epilogue: Epilogue, others: Tensor | None) -> Tensor:
@@ -116,45 +118,36 @@ def _pad_rows(rows: Tensor, num_rows: int) -> Tensor:
 _Product = Callable[[Tensor, Epilogue, Tensor | None], Tensor]
 
 
-class _FewRows:
-    """The product by `cpu_kernels.multiply`, of a weight as it was loaded."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        weight, bias = linear.weight.detach(), linear.bias
-        self._weight = weight.contiguous().numpy()
-        self._bias = (weight.new_empty(0) if bias is None else bias.detach()).numpy()
-
-    def __call__(self, x: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        out = x.new_empty(rows.shape[0], self._weight.shape[0])
-        beside = out if other is None else other.reshape(out.shape)
-        cpu_kernels.multiply(
-            rows.numpy(), self._weight, self._bias, cpu_kernels.EPILOGUES[epilogue],
-            beside.numpy(), out.numpy(),
-        )  # fmt: skip
-        return out.view(*x.shape[:-1], out.shape[1])
+def _has_kernel(weight: Tensor) -> bool:
+    if weight.dtype == torch.float16:
+        return weight.device.type == "cpu" and can_widen()
+    return cpu_kernels.can_read(weight)
 
 
-def _product_of(linear: nn.Linear) -> tuple[_Product, bool]:
-    """x -> x @ weight.T + bias and its epilogue, and whether its weight is packed for oneDNN."""
-    weight, bias = linear.weight.data, None if linear.bias is None else linear.bias.data
-    if weight.device.type == "cpu" and weight.dtype == torch.float16 and can_widen():
-        widening = widening_product(weight, bias)
-        return lambda x, *end: _apply(widening(x), *end), False
-    if weight.device.type != "cpu" or not packs(weight.dtype):
-        return lambda x, *end: _apply(functional.linear(x, weight, bias), *end), False
+def _by_panels(weight: PanelWeight, x: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
+    """What is computed is in float32, what is given as x is."""
+    rows = x.reshape(-1, x.shape[-1]).float().contiguous()
+    out = rows.new_empty(len(rows), weight.num_outputs)
+    beside = out if other is None else other.reshape(out.shape).float().contiguous()
+    multiply(
+        rows.numpy(), weight.panels, weight.bias, EPILOGUES[epilogue], beside.numpy(), out.numpy()
+    )
+    return out.view(*x.shape[:-1], weight.num_outputs).to(x.dtype)
+
+
+def _packed_product(weight: Tensor, bias: Tensor | None) -> _Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), SLICE_ROWS)
-    multiply = torch.ops.mkldnn._linear_pointwise.default
+    multiply_alone = torch.ops.mkldnn._linear_pointwise.default
     multiply_with = torch.ops.mkldnn._linear_pointwise.binary
 
     def product(x: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:
         if other is None:
-            out: Tensor = multiply(x, packed, bias, epilogue, [], "")
+            out: Tensor = multiply_alone(x, packed, bias, epilogue, [], "")
         else:
             out = multiply_with(x, other, packed, bias, epilogue)
         return out
 
-    return product, True
+    return product
 
 
 def _apply(out: Tensor, epilogue: Epilogue, other: Tensor | None) -> Tensor:

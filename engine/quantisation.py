@@ -1,29 +1,26 @@
 """Weights of linear layers in fewer bits than what they are multiplied with.
 
-With `float16` FBGEMM, which comes with torch, widens them while it multiplies: activations, sums
-and outputs stay in float32, and half the bytes are read. Embeddings and norms stay as they are.
-Only for a CPU. Trained drafters have them so wherever that works.
+With `float16` they are widened while they are multiplied: activations, sums and outputs stay in
+float32, and half the bytes are read. Embeddings and norms stay as they are. Only for a CPU. Trained
+drafters have them so wherever that works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
+from engine import cpu_kernels
 from engine.config import Quantization
 from engine.errors import ModelRefusedError
-
-_ENGINES_WITH_FBGEMM = ("fbgemm", "x86")
 
 
 def quantise(model: PreTrainedModel, quantization: Quantization | None) -> None:
     """Rounds a loaded model's linear layers, in place; an output layer leaves its embedding alone.
 
     None changes nothing. Raises ModelRefusedError for what is not in float32 on a CPU, for weights
-    out of range, and where there is no FBGEMM.
+    out of range, and where there is no kernel.
     """
     if quantization is None:
         return
@@ -33,7 +30,7 @@ def quantise(model: PreTrainedModel, quantization: Quantization | None) -> None:
     if dtype != "float32":
         raise _refused(model, f"is for dtype: float32, not {dtype}")
     if not can_widen():
-        raise _refused(model, "needs FBGEMM, which torch does not have for this processor")
+        raise _refused(model, "needs kernels that there are only for x86 with FMA, F16C and TBB")
     largest = torch.finfo(torch.float16).max
     for name, linear in _linears(model):
         if not bool(linear.weight.abs().amax() <= largest):  # nor for a NaN
@@ -58,21 +55,8 @@ def drafters_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def can_widen() -> bool:
-    """Whether torch multiplies float32 by float16 weights here: on x86 from AVX2 on."""
-    return torch.backends.quantized.engine in _ENGINES_WITH_FBGEMM
-
-
-def widening_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x -> x @ weight.T + bias, computed in float32 and given as x is."""
-    as_floats = None if bias is None else bias.float()
-    packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), as_floats)
-    multiply = torch.ops.quantized.linear_dynamic_fp16.default
-
-    def product(x: Tensor) -> Tensor:
-        out: Tensor = multiply(x.float(), packed)
-        return out.to(x.dtype)
-
-    return product
+    """Whether float16 weights are multiplied by float32 here: by our kernels, on x86."""
+    return cpu_kernels.are_there() and cpu_kernels.processor_has("f16c")
 
 
 def _linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from engine import cpu_kernels
-from engine.attention import AttentionBatch
+from engine.attention import AttentionBatch, new_batch
 from engine.config import Numerics
 from engine.draws import Draw, draw_rows, find_search
 from engine.errors import ModelRefusedError
@@ -28,6 +28,7 @@ from engine.packed_batch import PackedBatch, Packer
 from engine.packed_forward import Output, PackedForward
 from engine.reduced_vocabulary import ReducedVocabulary
 from engine.sampling import TokenSampler
+from engine.span_attention import SpanBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +211,16 @@ class ModelRunner:
         self, spans: Sequence[Span], tokens: Sequence[int], keep: torch.Tensor
     ) -> Output:
         padding = [0] * (self._min_tokens - len(tokens))
-        batch = AttentionBatch(spans, self._cache, self._numerics, len(padding))
+        batch = new_batch(spans, self._cache, self._numerics, len(padding))
         positions = [p for span in spans for p in range(span.start, span.end)]
         ids, at = (
             torch.tensor([*numbers, *padding], device=self._model.device)
             for numbers in (tokens, positions)
         )
         output = self._forward(ids, at, batch, keep)
-        if batch.has_nan:  # its own, or of a key that it should not have seen
+        if (
+            isinstance(batch, AttentionBatch) and batch.has_nan
+        ):  # its own, or of a key that it should not have seen
             batch.careful = True
             output = self._forward(ids, at, batch, keep)
         return output
@@ -226,7 +229,7 @@ class ModelRunner:
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        batch: AttentionBatch | PackedBatch,
+        batch: AttentionBatch | SpanBatch | PackedBatch,
         keep: torch.Tensor | int,
     ) -> Output:
         """Logits of the tokens `keep`, 0 standing for all, and states if somebody wants them."""

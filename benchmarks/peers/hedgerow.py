@@ -126,7 +126,7 @@ def _lacks_bfloat16() -> str | None:
 
 
 def _lacks_widening() -> str | None:
-    return None if can_widen() else "torch has no FBGEMM for this processor"
+    return None if can_widen() else "there is no kernel for this processor"
 
 
 SYSTEM = _application(

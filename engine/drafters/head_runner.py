@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import cpu_kernels
-from engine.attention import AttentionBatch
+from engine.attention import new_batch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
 from engine.fused_layers import FusedLayer, Norm, exchanging
@@ -89,7 +89,7 @@ class HeadRunner:
             states = torch.cat([states, states.new_zeros(padding, states.shape[1])])
         batch: Attends
         if self._packer is None:
-            batch = AttentionBatch(spans, self._cache, self._numerics, padding)
+            batch = new_batch(spans, self._cache, self._numerics, padding)
         else:
             batch = self._packer.exact(spans, tokens)
         embedded = self._embed(torch.tensor([tokens], device=self._device))

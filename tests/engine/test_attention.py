@@ -14,7 +14,7 @@ from tiny_models import both_forms
 from torch import Tensor, nn
 
 from engine import cpu_kernels
-from engine.attention import AttentionBatch
+from engine.attention import new_batch
 from engine.attention_interface import UnsupportedAttention, paged_attention
 from engine.config import Numerics
 from engine.kv_cache import KVCache, Span
@@ -77,7 +77,7 @@ def attend(
         torch.cat([getattr(text, side)[:, start:end] for text, start, end in parts], 1)[None]
         for side in "qkv"
     )
-    batch = AttentionBatch(spans, cache, numerics)
+    batch = new_batch(spans, cache, numerics)
     out, _ = paged_attention(
         Layer(), q, k, v, None, batch=batch, scaling=SCALE, sliding_window=window
     )
@@ -200,7 +200,7 @@ def test_a_rejected_draft_is_written_over() -> None:
 )
 def test_what_is_not_computed_is_refused_by_name(extra: dict[str, Any], named: str) -> None:
     text = Text(1, 4, 0)
-    batch = AttentionBatch([Span(0, 4, text.blocks)], empty_cache(4), "fast")
+    batch = new_batch([Span(0, 4, text.blocks)], empty_cache(4), "fast")
     with pytest.raises(UnsupportedAttention, match=named):
         paged_attention(
             Layer(), text.q[None], text.k[None], text.v[None], None, batch=batch, **extra
@@ -209,7 +209,7 @@ def test_what_is_not_computed_is_refused_by_name(extra: dict[str, Any], named: s
 
 def test_a_mask_of_the_models_own_is_refused() -> None:
     text = Text(1, 4, 0)
-    batch = AttentionBatch([Span(0, 4, text.blocks)], empty_cache(4), "fast")
+    batch = new_batch([Span(0, 4, text.blocks)], empty_cache(4), "fast")
     with pytest.raises(UnsupportedAttention, match="mask"):
         paged_attention(
             Layer(), text.q[None], text.k[None], text.v[None], torch.zeros(1), batch=batch

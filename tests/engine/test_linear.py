@@ -1,4 +1,4 @@
-"""Linear layers: every row's bits are its own in `invariant`, and right in both forms."""
+"""Linear layers: every row's bits are its own in `invariant`, and right however computed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from engine import cpu_kernels
 from engine.config import Numerics
 from engine.linear import SLICE_ROWS, FormedLinear, use_form
 
 SHAPES = [(32, 61), (64, 32), (96, 384), (576, 192)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 packed_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+@pytest.fixture(params=["by kernel", "by oneDNN"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 has a kernel here, and oneDNN's product elsewhere."""
+    if request.param == "by oneDNN":
+        monkeypatch.setattr(cpu_kernels, "can_read", lambda tensor: False)
 
 
 @pytest.fixture(params=[1, 2])

