@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -86,10 +87,26 @@ def can_read(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and are_there()
 
 
-def use_threads_of_torch() -> None:
-    """As many for kernels that this thread calls as torch's operators have."""
-    if are_there():
-        numba.set_num_threads(min(torch.get_num_threads(), _settings["NUMBA_NUM_THREADS"]))
+class Threads:
+    """As many as torch has in the thread that makes this, for kernels that any thread calls."""
+
+    def __init__(self) -> None:
+        self._number = torch.get_num_threads()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Meanwhile torch's operators have one, if there are kernels.
+
+        Torch's other threads would wait for more work in a loop, on the cores that kernels need.
+        """
+        before = torch.get_num_threads()
+        if are_there():
+            numba.set_num_threads(min(self._number, _settings["NUMBA_NUM_THREADS"]))
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def num_threads() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +51,11 @@ class KVCache:
             for keys, values in self.layers
         )
         """Whether `engine.attention_kernel` can read all of it."""
+        self._threads = cpu_kernels.Threads()
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Those that a forward over this cache is computed on."""
+        return self._threads.taken() if self.has_kernel else nullcontext()
 
     @property
     def spare_block(self) -> int:

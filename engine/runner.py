@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from engine import cpu_kernels
 from engine.attention import AttentionBatch, new_batch
 from engine.config import Numerics
 from engine.draws import Draw, draw_rows, find_search
@@ -190,7 +189,6 @@ class ModelRunner:
     @torch.inference_mode()
     def extend(self, extensions: Sequence[Extension]) -> Logits:
         """One forward over all new tokens; logits rows follow the order of the extensions."""
-        cpu_kernels.use_threads_of_torch()
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         if self._vocabulary is not None:
@@ -201,10 +199,11 @@ class ModelRunner:
             total += len(e.tokens)
             wanted.extend(range(total - e.num_logits, total))
         keep = torch.tensor(wanted, dtype=torch.long, device=self._model.device)
-        if self._packed is None:
-            output = self._run_tiles(spans, tokens, keep)
-        else:
-            output = self._packed.run(spans, tokens, keep)
+        with self._cache.threads():
+            if self._packed is None:
+                output = self._run_tiles(spans, tokens, keep)
+            else:
+                output = self._packed.run(spans, tokens, keep)
         return self._logits(output, keep)
 
     def _run_tiles(

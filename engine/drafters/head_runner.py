@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine import cpu_kernels
 from engine.attention import new_batch
 from engine.config import Numerics
 from engine.drafters.head_model import HeadModel, SharedWeights, angles_at
@@ -78,7 +77,10 @@ class HeadRunner:
 
         [num_tokens, hidden_size] -> the same, the head's own states of these tokens.
         """
-        cpu_kernels.use_threads_of_torch()
+        with self._cache.threads():
+            return self._extended(extensions, states)
+
+    def _extended(self, extensions: Sequence[Extension], states: Tensor) -> Tensor:
         spans = [Span(e.start, len(e.tokens), e.block_table) for e in extensions]
         tokens = [token for e in extensions for token in e.tokens]
         positions = [p for span in spans for p in range(span.start, span.end)]
