@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from kernel_support import needs_kernels
 from numpy.typing import NDArray
-from tiny_models import FAMILIES, VOCAB, both_forms, tiny_model
+from tiny_models import FAMILIES, FLOAT16_WEIGHTS, VOCAB, both_forms, tiny_model
 
 from engine.config import Numerics
 from engine.models import build_runner, prepare_model
@@ -36,14 +37,23 @@ def logits(model: ModelRunner, extensions: Sequence[Extension], which: int) -> R
     return np.stack([found.row(first + i) for i in range(len(extensions[which].tokens))])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_models_logits_have_the_same_bits_in_every_chunk_and_batch(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "numerics"),
+    [
+        *((family, "invariant") for family in FAMILIES),
+        pytest.param("llama", "fast", marks=needs_kernels),
+        pytest.param(FLOAT16_WEIGHTS, "fast", marks=needs_kernels),
+    ],
+)
+def test_a_models_logits_have_the_same_bits_in_every_chunk_and_batch(
+    family: str, numerics: Numerics
+) -> None:
     rng = random.Random(family)
     tokens = [rng.randrange(VOCAB) for _ in range(45)]
     blocks = list(range(12))
-    whole_rows = logits(runner(family), [Extension(tokens, 0, blocks, 45)], 0)
+    whole_rows = logits(runner(family, numerics), [Extension(tokens, 0, blocks, 45)], 0)
     for _ in range(6):
-        model, start, table = runner(family), 0, rng.sample(range(60), 12)
+        model, start, table = runner(family, numerics), 0, rng.sample(range(60), 12)
         while start < 45:
             end = min(45, start + rng.choice([1, 2, 5, 17]))
             num_others = rng.randrange(5)
