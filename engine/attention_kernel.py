@@ -157,6 +157,8 @@ def attend(
     block_size, num_kv_heads, dim = keys.shape[1:]
     num_sharing, apart = q.shape[1] // num_kv_heads, num_kv_heads * dim
     num_each = num_kv_heads // num_parts
+    num_tiles = (num_sharing + _MOST_ROWS - 1) // _MOST_ROWS
+    most = (num_sharing + num_tiles - 1) // num_tiles  # queries of a tile
     for item in prange(len(starts) * num_parts):
         span, first_group = item // num_parts, item % num_parts * num_each
         end, first_head = starts[span] + nums_new[span], first_group * num_sharing
@@ -181,8 +183,8 @@ def attend(
                         _fetch(keys_at + (later + first_group * dim) * 4, num_each * dim * 4)
                         _fetch(values_at + (rows[soon] + first_group * dim) * 4, num_each * dim * 4)
                 for group in range(num_each):
-                    for head in range(group * num_sharing, (group + 1) * num_sharing, _MOST_ROWS):
-                        size = min(_MOST_ROWS, (group + 1) * num_sharing - head)
+                    for head in range(group * num_sharing, (group + 1) * num_sharing, most):
+                        size = min(most, (group + 1) * num_sharing - head)
                         into = scores.ctypes.data + (head * stride + key) * 4
                         asking, on = q_at + own + head * dim * 4, group * dim * 4
                         _scores(asking, size, k0 + on, k1 + on, k2 + on, k3 + on, dim, into, stride)
@@ -194,8 +196,8 @@ def attend(
                 size_of_run = min(high - key, block_size - key % block_size)
                 for group in range(num_each):
                     value = values_at + (rows[key] + (first_group + group) * dim) * 4
-                    for head in range(group * num_sharing, (group + 1) * num_sharing, _MOST_ROWS):
-                        size = min(_MOST_ROWS, (group + 1) * num_sharing - head)
+                    for head in range(group * num_sharing, (group + 1) * num_sharing, most):
+                        size = min(most, (group + 1) * num_sharing - head)
                         weights = scores.ctypes.data + (head * stride + key) * 4
                         into = out.ctypes.data + own + head * dim * 4
                         _mix(weights, stride, size, value, apart, size_of_run, dim, into)

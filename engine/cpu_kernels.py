@@ -29,7 +29,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 _settings = vars(numba.config)
-_FILES = ("cpu_kernels", "vector_code", "product_kernel", "attention_kernel", "layer_kernel")
+_FILES = (
+    "cpu_kernels", "vector_code", "exact_bits", "product_kernel", "attention_kernel", "layer_kernel",
+)  # fmt: skip
 _LOG2_E = np.float32(1.4426950408889634)
 _LOWEST, _HIGHEST = np.float32(-126.0), np.float32(127.0)  # powers of two
 

@@ -22,6 +22,7 @@ class VectorCode:
         self.build = build
         self.lanes = lanes
         self.vector = ir.VectorType(_FLOAT, lanes)
+        self._integers = ir.VectorType(_FLAG, lanes)
         self.zero = ir.Constant(self.vector, [0.0] * lanes)
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         self._fma = self._function(f"llvm.fma.v{lanes}f32", kind)
@@ -36,10 +37,32 @@ class VectorCode:
             address = self.build.add(address, self.build.mul(_index(number), INDEX(4)))
         return address
 
-    def load(self, address: Any, is_half: bool = False) -> Any:
-        kind = ir.VectorType(ir.HalfType(), self.lanes) if is_half else self.vector
-        loaded = self.build.load(self._pointer(address, kind), align=2 if is_half else 4)
-        return self.build.fpext(loaded, self.vector) if is_half else loaded
+    def load(self, address: Any) -> Any:
+        return self._read(address, _FLOAT)
+
+    def load_half(self, address: Any) -> Any:
+        """Of float16, widened."""
+        return self.build.fpext(self._read(address, ir.HalfType()), self.vector)
+
+    def load_brain(self, address: Any) -> Any:
+        """Of bfloat16, widened."""
+        numbers = self.build.zext(self._read(address, ir.IntType(16)), self._integers)
+        sixteen = ir.Constant(self._integers, [16] * self.lanes)
+        return self.build.bitcast(self.build.shl(numbers, sixteen), self.vector)
+
+    def load_bytes(self, address: Any) -> Any:
+        """Of signed integers of 8 bits, as floats."""
+        numbers = self.build.sext(self._read(address, ir.IntType(8)), self._integers)
+        return self.build.sitofp(numbers, self.vector)
+
+    def load_nibbles(self, address: Any) -> list[Any]:
+        """Sixteen numbers of 4 bits: the lower halves of eight bytes, then the upper; as floats."""
+        build, eight = self.build, ir.VectorType(_FLAG, 8)
+        both = build.zext(self._read(address, ir.IntType(8), 8), eight)
+        low = build.and_(both, ir.Constant(eight, [15] * 8))
+        high = build.lshr(both, ir.Constant(eight, [4] * 8))
+        parts = [low, high] if self.lanes == 8 else [self._chosen(low, high, range(16))]
+        return [build.sitofp(part, self.vector) for part in parts]
 
     def store(self, vector: Any, address: Any) -> None:
         self.build.store(vector, self._pointer(address, vector.type), align=4)
@@ -109,6 +132,10 @@ class VectorCode:
             body(case)
             build.branch(after)
         build.position_at_end(after)
+
+    def _read(self, address: Any, kind: Any, count: int | None = None) -> Any:
+        vector = ir.VectorType(kind, count or self.lanes)
+        return self.build.load(self._pointer(address, vector), align=1)
 
     def _pointer(self, address: Any, kind: Any) -> Any:
         return self.build.inttoptr(address, kind.as_pointer())

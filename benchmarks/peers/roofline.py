@@ -19,7 +19,7 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Of plain decoding in float32: every step reads all weights once, however many streams."""
+    """Of plain decoding with weights in float32: a step reads all once, however many streams."""
 
     num_weights: int
     read_bytes_per_s: float
@@ -39,8 +39,8 @@ class Roofline:
         return (
             f"Memory is read at {self.read_bytes_per_s / 1e9:.1f} GB/s, a matrix product does "
             f"{self.operations_per_s / 1e9:.0f} GFLOP/s; a plain step reads "
-            f"{self.bytes_per_step / 1e6:.0f} MB of weights. So the most that plain decoding in "
-            f"float32 can give, in tokens/s by streams, is {limits}."
+            f"{self.bytes_per_step / 1e6:.0f} MB of weights. So the most that plain decoding with "
+            f"weights held in float32 can give, in tokens/s by streams, is {limits}."
         )
 
 
