@@ -29,9 +29,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 _settings = vars(numba.config)
-_FILES = (
-    "cpu_kernels", "vector_code", "exact_bits", "product_kernel", "attention_kernel", "layer_kernel",
-)  # fmt: skip
+_FILES = [f"{name}_kernel" for name in ("product", "attention", "layer")]
+_FILES += ["cpu_kernels", "vector_code", "exact_bits"]
 _LOG2_E = np.float32(1.4426950408889634)
 _LOWEST, _HIGHEST = np.float32(-126.0), np.float32(127.0)  # powers of two
 
