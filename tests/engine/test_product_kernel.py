@@ -8,7 +8,8 @@ import torch
 from kernel_support import needs_kernels, numbers
 from torch.nn import functional
 
-from engine.product_kernel import EPILOGUES, WIDTH, PanelWeight, multiply
+from engine.exact_bits import WIDTH
+from engine.product_kernel import EPILOGUES, PanelWeight, multiply
 
 pytestmark = needs_kernels
 
