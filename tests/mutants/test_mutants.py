@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("engine", "policies", "pyproject.toml", "tests/engine", "tests/mutants", "tests/support")
 NUM_WORKERS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
-TIMEOUT_S = 180.0
+TIMEOUT_S = 400.0  # kernels are compiled in it
 TESTS_FAILED = 1  # pytest's exit status; others mean that the tests did not run
 
 
@@ -64,7 +65,7 @@ def copy_tree(folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
         else:
             shutil.copy(ROOT / name, folder / name)
 
@@ -79,6 +80,7 @@ def run_killers(mutant: Mutant, folder: Path) -> Run:
         **os.environ,
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # the next mutant has the same folder
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # nothing is needed of them, and they load slowly
     }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
@@ -112,10 +114,24 @@ def asked_for(items: Sequence[pytest.Item]) -> list[Mutant]:
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Run]]]:
-    """The runs of all mutants asked for, as many at a time as there are cores for."""
+    """The runs of all mutants asked for, as many at a time as there are cores for.
+
+    In as many folders, where compiled kernels stay that a mutant does not change.
+    """
+    folders: SimpleQueue[Path] = SimpleQueue()
+    for _ in range(NUM_WORKERS):
+        folders.put(tmp_path_factory.mktemp("copy"))
+
+    def run_in_one(mutant: Mutant) -> Run:
+        folder = folders.get()
+        try:
+            return run_killers(mutant, folder)
+        finally:
+            folders.put(folder)
+
     with ThreadPoolExecutor(NUM_WORKERS) as workers:
         yield {
-            mutant.name: workers.submit(run_killers, mutant, tmp_path_factory.mktemp("copy"))
+            mutant.name: workers.submit(run_in_one, mutant)
             for mutant in asked_for(request.session.items)
         }
         workers.shutdown(cancel_futures=True)
