@@ -27,7 +27,7 @@ Form = Callable[[nn.Linear], Callable[[Tensor], Tensor]]
 FORMS: Mapping[str, Form] = {
     "F.linear": lambda layer: layer,
     "mm(weight, x.T)": lambda layer: lambda x: torch.mm(layer.weight, x.T).T,
-    "packed": lambda layer: FormedLinear(layer, "fast"),
+    "ours": lambda layer: FormedLinear(layer, "fast"),
     "float16 weights": lambda layer: FormedLinear(linear_of(layer.weight.data.half()), "fast"),
 }
 
