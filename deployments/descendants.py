@@ -20,23 +20,30 @@ class Descendants:
     On Linux such orphans come back to this process; elsewhere `note` must see them in time.
     """
 
+    _come_back = sys.platform == "linux"
+
     def __init__(self) -> None:
         self._known: set[psutil.Process] = set()
-        if sys.platform == "linux":
+        if self._come_back:
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def note(self) -> None:
-        """Remembers who is there now. A `Process` is known by pid and start time."""
-        self._known.update(psutil.Process().children(recursive=True))
+        """Remembers who is there now, where that cannot wait until the end: it reads all of /proc."""
+        if not self._come_back:
+            self._look()
 
     def end(self, grace_s: float) -> None:
         """Asks all of them to end, then makes them, and waits until they have."""
         for act in (psutil.Process.terminate, psutil.Process.kill):
-            self.note()
+            self._look()
             for process in self._known:
                 with suppress(psutil.Error):
                     act(process)
             self._wait(time.monotonic() + grace_s)
+
+    def _look(self) -> None:
+        """A `Process` is known by pid and start time."""
+        self._known.update(psutil.Process().children(recursive=True))
 
     def _wait(self, deadline_s: float) -> None:
         """Not by psutil.wait_procs: it waits in vain for orphans that it does not reap."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 from manifests import ROOT, Rendered
+
+from deployments.startup import SERVE_SETTINGS
 
 LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
 STEPS = [
@@ -68,6 +71,12 @@ def test_the_image_holds_no_secret() -> None:
     assert of("ARG") == []
     for setting in of("ENV"):
         assert not re.search(r"password|secret|token=", setting, re.IGNORECASE)
+
+
+def test_serve_is_set_as_it_is_without_an_image() -> None:
+    assert set(itertools.starmap("{}={}".format, SERVE_SETTINGS.items())) <= set(
+        " ".join(of("ENV")).split()
+    )
 
 
 def test_package_lists_are_not_kept() -> None:
