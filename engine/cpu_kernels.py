@@ -31,6 +31,7 @@ _REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay wha
 _settings = vars(numba.config)
 _FILES = [f"{name}_kernel" for name in ("product", "attention", "layer")]
 _FILES += ["cpu_kernels", "vector_code", "exact_bits"]
+_ITEMS_AT_A_TIME = 2  # that a thread takes of a loop: who is held up by another process has few
 _LOG2_E = np.float32(1.4426950408889634)
 _LOWEST, _HIGHEST = np.float32(-126.0), np.float32(127.0)  # powers of two
 
@@ -103,6 +104,7 @@ class Threads:
         before = torch.get_num_threads()
         if are_there():
             numba.set_num_threads(min(self._number, _settings["NUMBA_NUM_THREADS"]))
+            numba.set_parallel_chunksize(_ITEMS_AT_A_TIME)
             torch.set_num_threads(1)
         try:
             yield
