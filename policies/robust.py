@@ -1,4 +1,4 @@
-"""Fits that outliers do not move: a linear one with weights >= 0, and a rising curve."""
+"""Fits that outliers do not move: a linear one with weights >= 0, a smooth and a rising curve."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from policies.arms import Floats
 _HUBER = 1.5  # deviations beyond which a residual counts less
 _NUM_REWEIGHTS = 10
 _NUM_SWEEPS = 200
+_WIDTH = 1.0  # of a neighbourhood to each side, as the logarithm of a ratio
 
 
 def fit_linear(features: Floats, targets: Floats) -> Floats:
@@ -40,6 +41,23 @@ def _non_negative(weighted: Floats, features: Floats, targets: Floats, start: Fl
         if np.abs(weights - before).max() <= 1e-9 * max(float(np.abs(weights).max()), 1e-300):
             break
     return weights
+
+
+def smoothed(places: Floats, values: Floats, weights: Floats) -> Floats:
+    """At each of places [num_places], all > 0 and different, the line through its neighbourhood.
+
+    Local linear regression (Cleveland, 1979), its tricube weights by the ratio of the places. Two
+    values give their line; one without neighbours stays.
+    """
+    ratios = np.abs(np.log(places)[:, None] - np.log(places))
+    near = weights * (1 - np.minimum(ratios / _WIDTH, 1.0) ** 3) ** 3
+    away = places - places[:, None]
+    count, first, second = ((near * away**power).sum(axis=1) for power in range(3))
+    mean, slant = (near * values).sum(axis=1), (near * away * values).sum(axis=1)
+    spread = count * second - first**2
+    is_line = spread > 1e-9 * count * second
+    line = (second * mean - first * slant) / np.where(is_line, spread, 1.0)
+    return np.asarray(np.where(is_line, line, mean / count))
 
 
 def rising(values: Floats, weights: Floats) -> Floats:

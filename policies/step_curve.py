@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from policies.arms import Floats
-from policies.robust import fit_linear, rising
+from policies.robust import fit_linear, rising, smoothed
 
 _KEPT_PER_BUCKET = 32
 _REFIT_EVERY = 16  # measured steps
+_DEVIATION = 1.4826  # standard deviations of a Gaussian are so many median ones
 _KEPT = 0.97  # of a bucket's weight against the others, with every step that it is not seen in
 
 
@@ -30,8 +32,9 @@ class StepCurve:
 
     The curve has one knot for each number of tokens up to 16, then eight to every doubling; the
     last measured steps of each are kept and their median counts, so that one slow step moves
-    nothing and a lasting change is learnt. Linear between knots; beyond them as steep as on
-    average, and flat while there is only one: drafts are tried, and their steps measured.
+    nothing and a lasting change is learnt. A knot with few steps goes by its neighbours too: what a
+    draft adds is a small difference of two of them. Linear between knots; beyond them as steep as
+    on average, and flat while there is only one: drafts are tried, and their steps measured.
     """
 
     def __init__(self) -> None:
@@ -84,17 +87,41 @@ class StepCurve:
         ]
         self._fit_slopes(groups)
         slopes = np.array([self._per_sequence, self._per_kv_entry])
-        medians = [np.median(group[:, 3] - group[:, 1:3] @ slopes) for group in groups]
+        medians = np.array([np.median(group[:, 3] - group[:, 1:3] @ slopes) for group in groups])
         self._knots = np.array([group[:, 0].mean() for group in groups])
         ages = self._num_steps - np.array([self._last[bucket] for bucket in sorted(self._steps)])
         counts = np.array([float(len(group)) for group in groups])
+        heights = _shrunk(self._knots, medians, counts, _noises(groups))
         weights = np.maximum(counts * _KEPT**ages, 1e-12)
-        self._heights = np.maximum(rising(np.array(medians), weights), 0.0)
+        self._heights = np.maximum(rising(heights, weights), 0.0)
 
     def _fit_slopes(self, groups: list[Floats]) -> None:
         """From differences within a bucket, where the number of tokens is nearly the same."""
         centred = np.concatenate([group - np.median(group, axis=0) for group in groups])
         self._per_sequence, self._per_kv_entry = fit_linear(centred[:, 1:3], centred[:, 3])
+
+
+def _noises(groups: Sequence[Floats]) -> Floats:
+    """How far a step is from others like it, of each group, as a standard deviation in seconds.
+
+    That is a share of what steps take, the same for all; 0 while no group says.
+    """
+    middles = np.array([np.median(group[:, 3]) for group in groups])
+    apart = [
+        np.abs(group[:, 3] / middle - 1)
+        for group, middle in zip(groups, middles, strict=True)
+        if len(group) > 2
+    ]
+    return _DEVIATION * float(np.median(np.concatenate(apart))) * middles if apart else 0 * middles
+
+
+def _shrunk(knots: Floats, medians: Floats, counts: Floats, noises: Floats) -> Floats:
+    """Towards the neighbours, by what noise alone would make of a knot against how much knots
+    differ from their neighbours in truth (James and Stein, 1961)."""
+    line = smoothed(knots, medians, counts)
+    doubts = noises**2 * np.pi / 2 / counts  # of a median, in seconds squared
+    differences = max(float(np.average((medians - line) ** 2 - doubts, weights=counts)), 0.0)
+    return np.asarray(medians + doubts / np.maximum(doubts + differences, 1e-18) * (line - medians))
 
 
 def _bucket(num_tokens: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from policies.arms import Arms, Floats
 from policies.cost_model import ArmPrices, CostModel, DraftTime
-from policies.robust import fit_linear, rising
+from policies.robust import fit_linear, rising, smoothed
 from policies.selector import Load
 from policies.step_curve import StepCurve, StepTime
 
@@ -52,6 +52,21 @@ def test_kv_entries_have_their_price() -> None:
     curve = measured(noise=0.01, outliers=0.0)
     grown = predicted(curve, 8, kv=8000)[0] - predicted(curve, 8, kv=0)[0]
     assert grown == pytest.approx(8e-3, rel=0.3)
+
+
+def test_what_a_draft_adds_is_known_from_steps_of_other_sizes() -> None:
+    """A hundred plain steps, and three of each size that drafts make, a fifth off."""
+    generator = np.random.default_rng(5)
+    sizes = [8] * 100 + 3 * list(range(9, 25))
+    errors = []
+    for _ in range(20):
+        curve = StepCurve()
+        for size in generator.permutation(sizes).tolist():
+            seconds = (0.020 + 0.002 * size) * (1 + 0.2 * generator.standard_normal())
+            curve.observe(StepTime(size, 8, 0, seconds))
+        base, *drafted = predicted(curve, 8, *range(9, 17))
+        errors.append(np.array(drafted) - base - 0.002 * np.arange(1, 9))
+    assert np.median(np.abs(errors)) < 0.002  # 0.0033 from each size's own steps
 
 
 def test_the_curve_never_falls() -> None:
@@ -172,6 +187,13 @@ def test_all_arms_are_priced_from_the_same_measurements() -> None:
 def test_rising_pools_what_falls() -> None:
     values, weights = np.array([1.0, 3.0, 2.0, 5.0, 4.0]), np.array([1.0, 1.0, 3.0, 1.0, 1.0])
     assert rising(values, weights) == pytest.approx([1, 2.25, 2.25, 4.5, 4.5])
+
+
+def test_a_line_is_smoothed_to_itself_and_a_single_value_too() -> None:
+    places = np.array([1.0, 2.0, 3.0, 40.0, 900.0])
+    weights = np.array([1.0, 5.0, 2.0, 1.0, 3.0])
+    assert smoothed(places, 2.0 + 3.0 * places, weights) == pytest.approx(2.0 + 3.0 * places)
+    assert smoothed(places[:1], np.array([7.0]), weights[:1]) == pytest.approx([7.0])
 
 
 def test_linear_weights_are_never_negative() -> None:
