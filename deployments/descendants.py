@@ -28,7 +28,7 @@ class Descendants:
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def note(self) -> None:
-        """Remembers who is there now, where that cannot wait until the end: it reads all of /proc."""
+        """Remembers who is there now, where that cannot wait until the end: it takes a while."""
         if not self._come_back:
             self._look()
 

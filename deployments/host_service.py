@@ -3,8 +3,9 @@
 Questions are answered first; between them every drafter reads what was verified meanwhile, many
 sequences in one call and many tokens of each, so that a draft finds its sequence read but for a few
 and a score finds its outcomes. A long text is read in parts, so that nobody waits for another's;
-until it is read it gets no offers. Who has nothing to read may draft ahead, as if targets accepted
-all. Nothing that a client sends, and no drafter's failure, raises.
+until it is read it gets no offers. A drafter that targets hardly ask reads nothing before they do.
+Who has nothing to read may draft ahead, as if targets accepted all. Nothing that a client sends,
+and no drafter's failure, raises.
 """
 
 from __future__ import annotations
@@ -35,12 +36,11 @@ from deployments.messages import (
     decode_at_host,
     encode,
 )
+from deployments.reading_ahead import MAX_READ_TOKENS, ReadingAhead
 from engine.drafters.drafter import Drafter, Reader
 
 MAX_TOKENS = 2**22  # of all sequences
 IDLE_S = 120.0  # until a sequence is forgotten of which nothing is heard
-_MAX_READ_TOKENS = 256  # in one go
-_LEAST_NEWS_TOKENS = 16  # that are read without a question: reading one takes as long
 _USUAL_NEWS_TOKENS = 16  # that are read of each sequence of one question, however many they are
 _MAX_BUSY_GOES = 8  # of answers alone, while something waits to be read
 _MAX_OUTCOMES = 256  # kept of each sequence and drafter: targets ask for none that are older
@@ -66,7 +66,7 @@ class HostService:
         self._drafters = {drafter.name: drafter for drafter in drafters}
         self._identity = identity
         self._sequences = HostedSequences(max_tokens)
-        self._unread: dict[str, dict[str, HostedSequence]] = {name: {} for name in self._drafters}
+        self._unread = ReadingAhead(self._drafters)
         self._ahead = DraftingAhead(drafts_ahead)
         self._draft_asks: list[tuple[bytes, AskDraft, Found]] = []
         self._score_asks: list[tuple[bytes, AskScore, Found]] = []
@@ -80,7 +80,7 @@ class HostService:
 
     @property
     def has_work(self) -> bool:
-        return any((self._draft_asks, self._score_asks, *self._unread.values(), self._ahead))
+        return any((self._draft_asks, self._score_asks, self._unread, self._ahead))
 
     def receive(self, client: bytes, data: bytes, now_s: float) -> None:
         """Takes in a message; what it asks for is done by `work`."""
@@ -98,27 +98,30 @@ class HostService:
                 for known in message.news:
                     self._extend(client, known, now_s)
             case AskDraft():
-                found = [self._extend(client, part.known, now_s) for part in message.parts]
+                found = [
+                    self._extend(client, p.known, now_s, message.drafter) for p in message.parts
+                ]
                 self._draft_asks.append((client, message, found))
             case AskScore():
-                found = [self._extend(client, part.known, now_s) for part in message.parts]
+                found = [
+                    self._extend(client, p.known, now_s, message.drafter) for p in message.parts
+                ]
                 self._score_asks.append((client, message, found))
             case Close():
-                self._closed += self._sequences.close(client, message.sequences)
+                for sequence in self._sequences.close(client, message.sequences):
+                    self._unread.note_end(sequence)
+                    self._closed.append(sequence.id)
 
     def use_drafters(self, drafters: Sequence[Drafter]) -> None:
         """These from now on. One that stays is the same object; a new one reads everything."""
         before, self._drafters = self._drafters, {drafter.name: drafter for drafter in drafters}
-        unread, self._unread = self._unread, {}
+        kept = {name for name, drafter in self._drafters.items() if before.get(name) is drafter}
         self._ahead.clear()
-        for name, drafter in self._drafters.items():
-            self._unread[name] = unread[name] if before.get(name) is drafter else {}
-        changed = {*before, *self._drafters}
-        changed -= {name for name, each in self._drafters.items() if before.get(name) is each}
+        self._unread.use_drafters(kept, self._drafters.keys() - kept)
         for sequence in self._sequences.all():
-            for name in changed:
+            for name in (before.keys() | self._drafters.keys()) - kept:
                 sequence.forget_drafter(name)
-            self._note_unread(sequence)
+            self._unread.note(sequence)
 
     def work(self, now_s: float) -> None:
         """Answers what was asked; if nothing was, or always something, a drafter reads on a while.
@@ -140,7 +143,8 @@ class HostService:
             if not (self._catch_up() or is_asked):
                 self._drop(*self._ahead.go_on(self._drafters))
         closed, self._closed = self._closed, []
-        self._forget([*closed, *self._sequences.evict(now_s, IDLE_S)])
+        evicted = self._sequences.evict(now_s, IDLE_S)
+        self._forget([*closed, *(sequence.id for sequence in evicted)])
 
     def take_replies(self) -> list[tuple[bytes, bytes]]:
         """(client, message) of everything to be sent."""
@@ -155,16 +159,21 @@ class HostService:
             self._reply(client, Refused("its drafters are for another target model"))
             return
         self._sequences.open(client, message, now_s)
-        self._note_unread(self._find((client, message.sequence)))
+        self._unread.note(self._find((client, message.sequence)))
 
-    def _extend(self, client: bytes, known: Known, now_s: float) -> HostedSequence | None:
-        """The sequence, if it has exactly the tokens that the message knows of."""
+    def _extend(
+        self, client: bytes, known: Known, now_s: float, asked: str | None = None
+    ) -> HostedSequence | None:
+        """The sequence, if it has exactly the tokens that the message knows of, which may ask a
+        drafter about it."""
         num_tokens = self._sequences.extend(client, known, now_s)
         if num_tokens is not None:
             self._reply(client, NeedFrom(known.sequence, num_tokens))
             return None
         sequence = self._find((client, known.sequence))
-        self._note_unread(sequence)
+        if asked is not None:
+            sequence.asked.add(asked)
+        self._unread.note(sequence)
         is_current = len(sequence.tokens) == known.base_length + len(known.tokens)
         return sequence if is_current and sequence.has_prompt else None
 
@@ -172,12 +181,6 @@ class HostService:
         sequence = self._sequences.find(key)
         assert sequence is not None, "it was extended just now"
         return sequence
-
-    def _note_unread(self, sequence: HostedSequence) -> None:
-        for name, unread in self._unread.items():
-            least = _LEAST_NEWS_TOKENS if sequence.num_read.get(name) else 1
-            if sequence.has_prompt and sequence.num_unread(name) >= least:
-                unread[sequence.id] = sequence
 
     def _draft(self, name: str, asks: Sequence[tuple[bytes, AskDraft, Found]]) -> None:
         """One call for all; a sequence that is asked for twice is drafted once."""
@@ -212,35 +215,19 @@ class HostService:
         return Scores(ask.round, tuple(map(tuple, outcomes)))
 
     def _catch_up(self) -> bool:
-        """The next drafter reads what is new: of the sequences with the least first.
-
-        Whether any had something new.
-        """
-        for name in list(self._unread):
-            unread = self._unread[name] = self._unread.pop(name)  # others come first next time
-            if not unread:
-                continue
-            batch: list[tuple[HostedSequence, bool]] = []
-            budget = _MAX_READ_TOKENS
-            for sequence in sorted(unread.values(), key=lambda each: each.num_unread(name)):
-                if budget <= 0:
-                    break
-                budget -= sequence.num_unread(name)
-                batch.append((sequence, False))
-            self._score(name, batch)
-            return True
-        return False
+        """The next drafter reads what is new; whether any had something new."""
+        found = self._unread.next()
+        if found is not None:
+            name, batch = found
+            self._score(name, [(sequence, False) for sequence in batch])
+        return found is not None
 
     def _score(self, name: str, parts: Sequence[tuple[HostedSequence, bool]]) -> None:
         """Keeps what is settled until it is asked for."""
         sequences = self._read(name, [sequence for sequence, _ in parts]) or []
         is_finished = {sequence.id: finished for sequence, finished in parts}
         requests = [sequence.score_request(is_finished[sequence.id]) for sequence in sequences]
-        settled = self._call(
-            name,
-            sequences,
-            lambda: scored(self._drafters[name], requests),
-        )
+        settled = self._call(name, sequences, lambda: scored(self._drafters[name], requests))
         for sequence, outcomes in zip(sequences, settled or (), strict=settled is not None):
             sequence.outcomes[name] = [*sequence.outcomes[name], *outcomes][-_MAX_OUTCOMES:]
 
@@ -250,14 +237,14 @@ class HostService:
         if not isinstance(drafter, Reader):
             return list(sequences)
         requests = [sequence.score_request(finished=False) for sequence in sequences]
-        budget = max(_MAX_READ_TOKENS, _USUAL_NEWS_TOKENS * len(sequences))
+        budget = max(MAX_READ_TOKENS, _USUAL_NEWS_TOKENS * len(sequences))
         left = self._call(name, sequences, lambda: drafter.read(requests, budget))
         if left is None:
             return None
         for sequence, num_left in zip(sequences, left, strict=True):
             sequence.num_read[name] -= num_left
             if num_left:
-                self._unread[name][sequence.id] = sequence
+                self._unread.put(name, sequence)
         return [sequence for sequence in sequences if not sequence.num_unread(name)]
 
     def _call(
@@ -268,7 +255,7 @@ class HostService:
             return []
         for sequence in sequences:
             sequence.num_read[name] = len(sequence.tokens)
-            self._unread[name].pop(sequence.id, None)
+        self._unread.drop(name, [sequence.id for sequence in sequences])
         try:
             answers = call()
             assert len(answers) == len(sequences), "one answer per request"
@@ -286,9 +273,8 @@ class HostService:
 
     def _forget(self, sequence_ids: Sequence[str]) -> None:
         self._ahead.forget(sequence_ids)
-        for name, unread in self._unread.items():
-            for sequence_id in sequence_ids:
-                unread.pop(sequence_id, None)
+        for name in self._drafters:
+            self._unread.drop(name, sequence_ids)
             self._drop(name, sequence_ids)
 
     def _drop(self, name: str, sequence_ids: Sequence[str]) -> None:

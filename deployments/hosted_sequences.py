@@ -22,7 +22,8 @@ Key = tuple[bytes, int]
 class HostedSequence:
     """`tokens` are verified. `outcomes`, by drafter, are settled and not yet asked for: the latest.
 
-    `num_read` is how many of the tokens each drafter has caught up with.
+    `num_read` is how many of the tokens each drafter has caught up with; `asked` are those that a
+    target has asked about it.
     """
 
     id: str
@@ -32,6 +33,7 @@ class HostedSequence:
     last_used_s: float
     tokens: list[int] = field(default_factory=list)
     num_read: dict[str, int] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
     outcomes: defaultdict[str, list[Scored]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -103,22 +105,22 @@ class HostedSequences:
         self._num_tokens += len(sequence.tokens) - num_tokens
         return None
 
-    def close(self, client: bytes, numbers: Sequence[int]) -> list[str]:
-        """Forgets sequences; gives their ids. Unknown ones are passed over."""
+    def close(self, client: bytes, numbers: Sequence[int]) -> list[HostedSequence]:
+        """Forgets sequences, and gives them. Unknown ones are passed over."""
         keys = [(client, number) for number in numbers if (client, number) in self._by_key]
         return [self._drop(key) for key in keys]
 
-    def evict(self, now_s: float, idle_s: float) -> list[str]:
-        """Forgets what has been idle for so long, and what is too much; gives the ids."""
-        ids = []
+    def evict(self, now_s: float, idle_s: float) -> list[HostedSequence]:
+        """Forgets what has been idle for so long, and what is too much; gives these."""
+        gone = []
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if now_s - oldest.last_used_s < idle_s and self._num_tokens <= self._max_tokens:
                 break
-            ids.append(self._drop(key))
-        return ids
+            gone.append(self._drop(key))
+        return gone
 
-    def _drop(self, key: Key) -> str:
+    def _drop(self, key: Key) -> HostedSequence:
         sequence = self._by_key.pop(key)
         self._num_tokens -= len(sequence.tokens)
-        return sequence.id
+        return sequence

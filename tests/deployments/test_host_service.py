@@ -104,6 +104,28 @@ def test_few_new_tokens_are_read_when_somebody_asks(target: Target, echo: Echo) 
     assert tokens_of(target.send(ask(18))) == (NEWS[-1],) * 2
 
 
+def test_what_nobody_asks_for_is_not_read_ahead_until_somebody_does(
+    target: Target, echo: Echo
+) -> None:
+    for number in range(100, 140):
+        target.send(opened(number), Close((number,)))
+        target.settle()
+    echo.scored.clear()
+    target.send(opened(1))
+    assert not target.service.has_work
+    assert echo.scored == []
+    assert tokens_of(target.send(ask(3))) == (3, 3)
+    target.send(Verified((Known(1, 3, NEWS),)))
+    assert echo.scored == [1]  # from now on, of this one
+    for number in range(200, 220):
+        target.send(opened(number), ask(3, number=number), Close((number,)))
+        target.settle()
+    echo.scored.clear()
+    target.send(opened(2))
+    target.settle()
+    assert echo.scored == [1]  # others were asked about: this one may be too
+
+
 def test_questions_of_several_targets_are_one_call_and_come_before_catching_up(
     target: Target, echo: Echo
 ) -> None:
