@@ -15,7 +15,7 @@ DEBIAN_REDIS = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -d /r
 	found=$$({ apt-get -qq update && apt-get -qq install --no-install-recommends redis-server; } 2>&1 </dev/null) || \
 		echo "no redis-server from apt, tests on it are skipped: $$(echo "$$found" | tail -n 1)"
 
-.PHONY: install serve test check prove prove-statistics bench-decoding bench-select bench-replay bench-regret \
+.PHONY: install serve test check prove prove-tests prove-statistics bench-decoding bench-select bench-replay bench-regret \
 	bench-selector-cost bench-scale bench-sharing bench-dataplane bench-draft-ahead bench-host-faults prove-nodes record-traces chaos \
 	bench-fairness bench-gpu bench-session-routing bench-slow-readers \
 	bench-peers peer-transformers peer-vllm peer-llama \
@@ -55,6 +55,9 @@ check: install
 prove: install prove-http
 	HEDGEROW_TRACES=$(if $(QUICK),200,2000) $(BIN)/python -m pytest -q tests/engine/test_traces.py
 	$(if $(QUICK),QUICK=$(QUICK)) $(BIN)/python -m benchmarks.prove
+
+prove-tests: install
+	HEDGEROW_MISTAKES=all $(BIN)/python -m pytest tests/mutants --numprocesses 0
 
 chaos: install
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(ONLY),ONLY="$(ONLY)") $(BIN)/python -m benchmarks.chaos
