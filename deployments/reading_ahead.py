@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from deployments.hosted_sequences import HostedSequence
 
@@ -22,11 +22,10 @@ class ReadingAhead:
     def __bool__(self) -> bool:
         return any(self._unread.values())
 
-    def use_drafters(self, kept: Iterable[str], new: Iterable[str]) -> None:
+    def use_drafters(self, kept: Collection[str], new: Collection[str]) -> None:
         """These from now on."""
-        unread, demand = self._unread, self._demand
-        self._unread = {name: unread[name] for name in kept} | {name: {} for name in new}
-        self._demand = {name: demand.get(name, 1.0) for name in self._unread}
+        self._unread = {name: self._unread[name] for name in kept} | {name: {} for name in new}
+        self._demand = {name: self._demand[name] for name in kept} | dict.fromkeys(new, 1.0)
 
     def note(self, sequence: HostedSequence) -> None:
         """It has tokens that are new."""

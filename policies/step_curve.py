@@ -110,7 +110,7 @@ def _noises(groups: Sequence[Floats]) -> Floats:
     apart = [
         np.abs(group[:, 3] / middle - 1)
         for group, middle in zip(groups, middles, strict=True)
-        if len(group) > 2
+        if len(group) > 2 and middle > 0
     ]
     return _DEVIATION * float(np.median(np.concatenate(apart))) * middles if apart else 0 * middles
 
