@@ -32,7 +32,7 @@ COPY --from=build /opt/hedgerow /opt/hedgerow
 COPY ray_config.yaml /srv/hedgerow/ray_config.yaml
 COPY models /srv/hedgerow/models
 ENV PATH=/opt/hedgerow/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
-# Serve's part of a token, as deployments/startup.py sets it elsewhere.
+# Less work of Serve's beside the target: SERVE_SETTINGS of deployments/startup.py.
 ENV RAY_SERVE_USE_GRPC_BY_DEFAULT=1 \
     RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=268435456 \
     RAY_SERVE_CONTROL_LOOP_INTERVAL_S=1 \

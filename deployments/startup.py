@@ -22,7 +22,7 @@ _FAILURES = (_REFUSED, "Failed to update the deployments", "failed with exceptio
 SERVE_SETTINGS = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # a stream's item costs half of what an object does
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**28),  # as no object has a limit of 4 MiB
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",  # ten times a second is a twentieth of a core
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",  # ten times a second takes 4 % of a core
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",  # as often as ours
 }
 """Ray Serve's switches for less work beside the target; the Dockerfile has them too."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from policies.arms import Floats
 
+DEVIATION = 1.4826  # standard deviations of a Gaussian are so many median ones
 _HUBER = 1.5  # deviations beyond which a residual counts less
 _NUM_REWEIGHTS = 10
 _NUM_SWEEPS = 200
@@ -24,7 +25,7 @@ def fit_linear(features: Floats, targets: Floats) -> Floats:
     for _ in range(_NUM_REWEIGHTS):
         weights = _non_negative(scaled * row_weights[:, None], scaled, targets, weights)
         residuals = np.abs(targets - scaled @ weights)
-        deviation = max(1.4826 * float(np.median(residuals)), 1e-12)
+        deviation = max(DEVIATION * float(np.median(residuals)), 1e-12)
         row_weights = np.minimum(1.0, _HUBER * deviation / np.maximum(residuals, 1e-300))
     return np.asarray(weights / scale)
 

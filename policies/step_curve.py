@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.arms import Floats
-from policies.robust import fit_linear, rising, smoothed
+from policies.robust import DEVIATION, fit_linear, rising, smoothed
 
 _KEPT_PER_BUCKET = 32
 _REFIT_EVERY = 16  # measured steps
-_DEVIATION = 1.4826  # standard deviations of a Gaussian are so many median ones
 _KEPT = 0.97  # of a bucket's weight against the others, with every step that it is not seen in
 
 
@@ -112,7 +111,7 @@ def _noises(groups: Sequence[Floats]) -> Floats:
         for group, middle in zip(groups, middles, strict=True)
         if len(group) > 2 and middle > 0
     ]
-    return _DEVIATION * float(np.median(np.concatenate(apart))) * middles if apart else 0 * middles
+    return DEVIATION * float(np.median(np.concatenate(apart))) * middles if apart else 0 * middles
 
 
 def _shrunk(knots: Floats, medians: Floats, counts: Floats, noises: Floats) -> Floats:
